@@ -1,0 +1,1 @@
+"""Wan-Alpha: train and run video models with a real alpha channel."""

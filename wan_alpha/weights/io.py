@@ -1,0 +1,146 @@
+"""Weight files in and out. The only module that unpickles anything, and never with code in it."""
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from wan_alpha.errors import CheckpointError
+
+PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "module")
+
+
+def _existing(path):
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty; download or save it again")
+    return path
+
+
+def load_state_dict(path):
+    """Read a state dict from safetensors or from a PyTorch file that holds tensors and nothing else.
+
+    Args:
+        path: ``.safetensors``, or ``.pth``, ``.pt``, ``.bin``, ``.ckpt``, memory-mapped where the format allows. A
+            state dict wrapped once as ``state_dict``, ``model`` and the like is unwrapped.
+
+    Returns:
+        dict of name to tensor on the CPU, in the file's dtypes.
+
+    Raises:
+        CheckpointError: missing, truncated, of another format, holding code, or holding something else than tensors.
+    """
+    path = _existing(path)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    if path.suffix not in PICKLE_SUFFIXES:
+        raise CheckpointError(f"{path}: expected .safetensors, {', '.join(PICKLE_SUFFIXES)}; found {path.suffix or 'no suffix'}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a PyTorch file of plain tensors, or truncated ({reason})") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+            break
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
+    strangers = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise CheckpointError(f"{path}: expected tensors only, found other values at {', '.join(strangers[:3])}")
+    return content
+
+
+def load_tensor(path):
+    """Read a file that holds one bare tensor, as the released ``gauss_mask`` does.
+
+    Raises:
+        CheckpointError: as :func:`load_state_dict`, or the file holds more than one tensor.
+    """
+    path = _existing(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a PyTorch file of one plain tensor, or truncated") from error
+    if not isinstance(content, torch.Tensor):
+        raise CheckpointError(f"{path}: expected one tensor, found {type(content).__name__}")
+    return content
+
+
+def _is_zip(path):
+    # Only the zip format of torch.save can be mapped; files older than PyTorch 1.6 are read whole.
+    with open(path, "rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _load_safetensors(path):
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def read_metadata(path):
+    """The metadata (str to str) of a safetensors file, without its tensors; {} for a PyTorch file.
+
+    Raises:
+        CheckpointError: the file is missing or its header is not valid.
+    """
+    path = _existing(path)
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def save_safetensors(tensors, path, metadata=None):
+    """Write tensors atomically: a crash leaves the old file or the new one, never half of one.
+
+    Args:
+        tensors: dict of name to tensor; path: target; metadata: str to str, or values that JSON can hold.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=text)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def save_pickle(tensors, path):
+    """Write a state dict with ``torch.save``, for readers that know no other format (the released code)."""
+    torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, path)
+
+
+def file_sha256(path):
+    """SHA-256 of a file's bytes, as hex."""
+    with open(_existing(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(tensors):
+    """SHA-256 over names, dtypes, shapes and values of tensors, as hex; the order of the dict does not matter."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
