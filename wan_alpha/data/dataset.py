@@ -1,0 +1,78 @@
+"""Rows, an operator and a seed: samples that depend on (seed, epoch, index) and on nothing else."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.data import Dataset
+
+from wan_alpha.data.manifest import Row
+from wan_alpha.data.sampling import derive_seed
+from wan_alpha.errors import ConfigError, DataError
+
+
+class RGBAVideoDataset(Dataset):
+    """`rows` through `operator`, `repeat` times over.
+
+    A sample's every random choice follows from (seed, epoch, index), so it does not matter which worker makes it, in
+    which order, or whether the run was resumed. To keep decoded clips in memory, build the operator with
+    `cache_clips=True`.
+
+    Args:
+        rows: from manifest.read_manifest.
+        operator: called with {"row": Row, "sample_seed": int}; LoadRGBAVideoPair, alone or followed by renders.
+        repeat: how often each row occurs in an epoch; the repeats differ where the operator is random.
+        seed: of the run.
+
+    Raises:
+        ConfigError: no rows, or repeat below 1.
+        DataError: (from indexing) a row's files are bad; row number and file are named. Nothing is put in its place.
+    """
+
+    def __init__(self, rows: Sequence[Row], operator: Callable[[dict], dict], repeat: int = 1, seed: int = 0):
+        if not rows:
+            raise ConfigError("a dataset needs at least one row")
+        if repeat < 1:
+            raise ConfigError(f"repeat = {repeat} must be at least 1")
+        self.rows = list(rows)
+        self.operator = operator
+        self.repeat = repeat
+        self.seed = seed
+        # In shared memory, so that set_epoch reaches workers that live on from one epoch to the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose samples are made from now on, counted from 0."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.repeat
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a dataset of {len(self)}")
+        row = self.rows[index % len(self.rows)]
+        try:
+            return self.operator({"row": row, "sample_seed": derive_seed(self.seed, int(self._epoch), index)})
+        except DataError as error:
+            raise DataError(f"row {row.index} ({row.foreground.name}): {error}") from error
+
+
+def collate(samples: Sequence[dict]) -> dict:
+    """Samples of one batch: tensors are stacked (B, ...), numbers become a (B,) tensor, all else a list.
+
+    Raises:
+        DataError: tensors of one name differ in shape.
+    """
+    batch = {}
+    for name, first in samples[0].items():
+        values = [sample[name] for sample in samples]
+        if isinstance(first, torch.Tensor):
+            shapes = {tuple(value.shape) for value in values}
+            if len(shapes) > 1:
+                raise DataError(f"{name}: samples of one batch must have one shape, got {sorted(shapes)}")
+            batch[name] = torch.stack(values)
+        elif isinstance(first, (int, float)):
+            batch[name] = torch.tensor(values)
+        else:
+            batch[name] = values
+    return batch

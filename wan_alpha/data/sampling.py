@@ -1,0 +1,169 @@
+"""Which frames of a clip are taken, and which part of them: decided once, applied to colour and alpha alike."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from wan_alpha.alpha.ranges import uint8_to_unit, unit_to_model
+from wan_alpha.errors import ConfigError
+
+FRAME_MODES = ("head", "random", "uniform")
+
+# A still is enlarged at least this much, so that the pan has room to move.
+_PAN_ROOM = 1.25
+# Below this alpha (half a level of 255) dividing by it would only amplify rounding.
+_CLEAR = 0.5 / 255.0
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize to (resized_height, resized_width), then cut (height, width) at `offsets[t]` = (top, left) in frame t."""
+
+    resized_height: int
+    resized_width: int
+    height: int
+    width: int
+    offsets: tuple[tuple[int, int], ...]
+
+
+def derive_seed(*parts) -> int:
+    """A seed in [0, 2^63) that depends on every part (numbers, strings) and on nothing else."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seeded_generator(*parts) -> torch.Generator:
+    """A CPU generator seeded by derive_seed(*parts)."""
+    return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+def check_num_frames(num_frames: int) -> int:
+    """Return `num_frames` if it is 4n+1, as the VAE's temporal stride asks.
+
+    Raises:
+        ConfigError: it is not; the nearest valid value is named.
+    """
+    if num_frames >= 1 and num_frames % 4 == 1:
+        return num_frames
+    below = max((num_frames - 1) // 4 * 4 + 1, 1)
+    nearest = sorted({below, below + 4}, key=lambda valid: (abs(valid - num_frames), valid))
+    tie = len({abs(valid - num_frames) for valid in nearest}) == 1
+    named = " or ".join(map(str, nearest)) if tie else str(nearest[0])
+    raise ConfigError(f"num_frames = {num_frames} is not 4n+1 (1, 5, 9, ...); the nearest valid value is {named}")
+
+
+def frame_indices(available: int, num_frames: int, mode: str, generator: torch.Generator) -> list[int]:
+    """Choose `num_frames` of `available` frames.
+
+    A clip that is too short plays forward and back: 0 1 2 3 2 1 0 1 ... Otherwise "head" takes the first frames,
+    "random" a contiguous run that starts anywhere, "uniform" frames spread evenly from the first to the last.
+
+    Raises:
+        ConfigError: unknown mode.
+    """
+    if mode not in FRAME_MODES:
+        raise ConfigError(f"mode = {mode!r} is not one of {', '.join(FRAME_MODES)}")
+    if available < num_frames:
+        period = max(2 * (available - 1), 1)
+        return [min(t % period, period - t % period) if available > 1 else 0 for t in range(num_frames)]
+    if mode == "uniform":
+        return [round(i) for i in torch.linspace(0, available - 1, num_frames).tolist()]
+    start = int(torch.randint(available - num_frames + 1, (), generator=generator)) if mode == "random" else 0
+    return list(range(start, start + num_frames))
+
+
+def choose_geometry(
+    source_size: tuple[int, int],
+    size: tuple[int, int],
+    num_frames: int,
+    generator: torch.Generator,
+    augment: bool = False,
+    pan: bool = False,
+) -> Geometry:
+    """Choose scale and crop.
+
+    Without augmentation the frame is scaled to cover `size` and cut in the centre. With it, the scale is that one times
+    a uniform draw from [1, 2], and the cut lies anywhere (Wan-Alpha's training). A pan moves the cut in a straight line
+    from a place in the outer third of the room to one in the opposite third, by whole pixels, so that edges stay sharp.
+
+    Args:
+        source_size: (height, width) of the frames.
+        size: (height, width) wanted.
+        num_frames: length of the clip.
+        generator: source of every random number.
+        augment: random scale and place.
+        pan: move the cut over time (for stills).
+    """
+    (source_height, source_width), (height, width) = source_size, size
+    scale = max(height / source_height, width / source_width)
+    lowest = _PAN_ROOM if pan else 1.0
+    if augment:
+        scale *= lowest + (2.0 - lowest) * float(torch.rand((), generator=generator))
+    else:
+        scale *= lowest
+    resized_height = max(round(source_height * scale), height)
+    resized_width = max(round(source_width * scale), width)
+    room = torch.tensor([resized_height - height, resized_width - width], dtype=torch.float64)
+    if pan:
+        low, high = torch.rand(2, 2, generator=generator, dtype=torch.float64) / 3 + torch.tensor([[0.0], [2 / 3]])
+        swap = torch.rand(2, generator=generator) < 0.5
+        start, end = torch.where(swap, high, low), torch.where(swap, low, high)
+        steps = torch.linspace(0, 1, num_frames, dtype=torch.float64)[:, None]
+        path = ((start + (end - start) * steps) * room).round().long()
+    else:
+        place = torch.rand(2, generator=generator, dtype=torch.float64) if augment else torch.tensor([0.5, 0.5])
+        path = (place * room).round().long().expand(num_frames, 2)
+    offsets = tuple((top, left) for top, left in path.tolist())
+    return Geometry(resized_height, resized_width, height, width, offsets)
+
+
+def render_clip(frames: np.ndarray, indices: Sequence[int], geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut a clip out of straight RGBA frames.
+
+    Args:
+        frames: (N, H, W, 4) uint8, straight.
+        indices: frame of `frames` for each frame of the clip.
+        geometry: one place per index.
+
+    Returns:
+        rgb (3, T, height, width) float32 straight in [-1, 1]; alpha (1, T, height, width) float32 in [0, 1].
+    """
+    assert len(indices) == len(geometry.offsets)
+    rgba = torch.empty(4, len(indices), geometry.height, geometry.width)
+    previous, resized = None, None
+    for t, (index, (top, left)) in enumerate(zip(indices, geometry.offsets)):
+        if index != previous:  # a still is resized once, not once a frame
+            resized = resize_straight(torch.from_numpy(frames[index]), geometry.resized_height, geometry.resized_width)
+            previous = index
+        cut = resized[:, top : top + geometry.height, left : left + geometry.width]
+        rgba[:3, t], rgba[3:, t] = unit_to_model(cut[:3]), cut[3:]
+    return rgba[:3], rgba[3:]
+
+
+def resize_straight(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize one straight RGBA frame without bleeding hidden colour into edges.
+
+        alpha' = R(alpha),  rgb' = R(rgb * alpha) / R(alpha)        (R: antialiased bilinear; Porter & Duff 1984)
+
+    Where alpha' vanishes the colour is R(rgb), so that colour under clear pixels stays what it was. A frame that has
+    the size already is returned exactly.
+
+    Args:
+        frame: (H, W, 4) uint8, straight.
+
+    Returns:
+        (4, height, width) float32 in [0, 1], straight.
+    """
+    rgba = uint8_to_unit(frame.permute(2, 0, 1))
+    if rgba.shape[1:] == (height, width):
+        return rgba
+    rgb, alpha = rgba[:3], rgba[3:]
+    stack = torch.cat([rgb * alpha, alpha, rgb])[None]
+    stack = F.interpolate(stack, (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    premultiplied, alpha, hidden = stack[:3], stack[3:4], stack[4:]
+    rgb = torch.where(alpha > _CLEAR, premultiplied / alpha.clamp(min=_CLEAR), hidden)
+    return torch.cat([rgb, alpha]).clamp(0.0, 1.0)
