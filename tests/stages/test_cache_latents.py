@@ -1,0 +1,195 @@
+import csv
+import threading
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_wan_files import NUM_TOKENS, write_dataset
+
+from wan_alpha.alpha.composite import background_color, hard_render
+from wan_alpha.alpha.masks import gaussian_ellipse
+from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, item_path, pad_context
+from wan_alpha.data.operators import LoadRGBAVideoPair
+from wan_alpha.errors import CheckpointError, DataError
+from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.models.wan import encode_prompts, load_wan
+from wan_alpha.stages.cache_latents import build_cache
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, make_cache_recipe):
+    recipe = make_cache_recipe(tmp_path_factory.mktemp("cache"))
+    return recipe, build_cache(recipe)
+
+
+def counts(report):
+    return report.built, report.reused, report.removed
+
+
+def test_the_cache_holds_what_would_be_computed(built, dataset_folder):
+    recipe, report = built
+    assert counts(report) == (3, 0, 0)
+    cache = LatentCache.open(recipe.output_dir)
+    cache.verify()
+    assert cache.index.context_length == NUM_TOKENS
+    vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights)
+    pipe = load_wan(recipe.model.wan, components=("text_encoder", "tokenizer"))
+    load = LoadRGBAVideoPair(dataset_folder, 5, 32, 32)
+    for index in range(3):
+        item = cache.read(index)
+        clip = load(f"{index:03d}_rgb.mkv")
+        rgb, alpha = clip["rgb"][None], clip["alpha"][None]
+        with torch.no_grad():
+            latents = vae.encode(hard_render(rgb, alpha, background_color(item.background)), alpha)[0]
+        torch.testing.assert_close(item.latents, latents, atol=TOLERANCE, rtol=0)
+        context = encode_prompts(pipe, [item.prompt])[0]
+        torch.testing.assert_close(pad_context(item.context, NUM_TOKENS), context, atol=TOLERANCE, rtol=0)
+        assert len(item.context) == len(item.prompt) + 1  # one token a byte, and the end
+        torch.testing.assert_close(item.ellipse, gaussian_ellipse(alpha)[0], atol=TOLERANCE, rtol=0)
+        assert [source.rsplit("_", 1)[1] for source in item.sources] == ["rgb.mkv", "alpha.mkv"]
+    torch.testing.assert_close(cache.empty_context(), encode_prompts(pipe, [""])[0], atol=TOLERANCE, rtol=0)
+    assert LatentCacheDataset(cache)[2]["prompt"] == "a green circle, moving"
+
+
+def test_a_finished_cache_is_not_touched(built):
+    recipe, _ = built
+    before = {path: path.stat().st_mtime_ns for path in recipe.output_dir.rglob("*.safetensors")}
+    assert counts(build_cache(recipe)) == (0, 3, 0)
+    assert {path: path.stat().st_mtime_ns for path in recipe.output_dir.rglob("*.safetensors")} == before
+
+
+def test_a_damaged_item_is_built_again_and_the_same(built):
+    recipe, _ = built
+    path = item_path(recipe.output_dir, LatentCache.open(recipe.output_dir).keys[1])
+    before = {name: value.clone() for name, value in load_file(path).items()}  # else they are the file itself
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=path.name):
+        LatentCache.open(recipe.output_dir).verify()
+    assert counts(build_cache(recipe)) == (1, 2, 0)
+    after = load_file(path)
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=TOLERANCE, rtol=0)
+
+
+def edit_caption(folder):
+    text = (folder / "metadata.csv").read_text()
+    (folder / "metadata.csv").write_text(text.replace("a blue circle", "one blue circle"))
+
+
+def drop_row(folder):
+    lines = (folder / "metadata.csv").read_text().splitlines()
+    (folder / "metadata.csv").write_text("\n".join(lines[:-1]) + "\n")
+
+
+def reverse_rows(folder):
+    with open(folder / "metadata.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header, *reversed(rows)])
+
+
+def replace_clip(folder):
+    (folder / "000_alpha.mkv").write_bytes((folder / "001_alpha.mkv").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [(edit_caption, (1, 2, 1)), (drop_row, (0, 2, 1)), (reverse_rows, (0, 3, 0)), (replace_clip, (1, 2, 1))],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_only_what_changed_is_built_again(tmp_path, make_cache_recipe, change, expected):
+    folder = write_dataset(tmp_path / "dataset")
+    recipe = make_cache_recipe(tmp_path / "cache", **{"data.base_path": folder})
+    build_cache(recipe)
+    change(folder)
+    assert counts(build_cache(recipe)) == expected
+    cache = LatentCache.open(tmp_path / "cache")
+    cache.verify()
+    assert {path.stem for path in (tmp_path / "cache" / "items").iterdir()} == set(cache.keys)
+
+
+def test_other_settings_and_weights_make_other_items(tmp_path, make_cache_recipe, reference_dir):
+    folder = tmp_path / "cache"
+    build_cache(make_cache_recipe(folder))
+    assert counts(build_cache(make_cache_recipe(folder, background="white"))) == (3, 0, 3)
+    assert LatentCache.open(folder).read(0).background == "white"
+    vae = RGBAlphaVAE.from_pretrained(reference_dir / "base_vae.safetensors", reference_dir / "rgba_vae_checkpoint.bin")
+    with torch.no_grad():
+        next(vae.merge.parameters()).mul_(1.01)
+    vae.save(tmp_path / "retrained.safetensors")
+    changed = {"background": "white", "model.rgba_weights": tmp_path / "retrained.safetensors"}
+    assert counts(build_cache(make_cache_recipe(folder, **changed))) == (3, 0, 3)
+
+
+def test_repeats_differ_in_colour_or_place(tmp_path, make_cache_recipe):
+    recipe = make_cache_recipe(tmp_path, **{"data.repeat": 2, "data.augment": True})
+    assert counts(build_cache(recipe)) == (6, 0, 0)
+    cache = LatentCache.open(tmp_path)
+    assert len(set(cache.keys)) == 6
+    assert not torch.equal(cache.read(0).latents, cache.read(3).latents)
+
+
+def test_bfloat16_comes_close_and_is_kept_apart(tmp_path, make_cache_recipe, built):
+    exact = LatentCache.open(built[0].output_dir)
+    build_cache(make_cache_recipe(tmp_path, precision="bf16"))
+    rounded = LatentCache.open(tmp_path)
+    assert not set(rounded.keys) & set(exact.keys)
+    for index in range(3):
+        ours, theirs = rounded.read(index), exact.read(index)
+        torch.testing.assert_close(ours.latents, theirs.latents, atol=0.1, rtol=0.1)
+        assert ours.context.dtype == torch.bfloat16
+    assert LatentCacheDataset(rounded)[0]["context"].dtype == torch.float32
+
+
+def test_two_processes_share_the_work_and_meet(tmp_path, make_cache_recipe):
+    recipe = make_cache_recipe(tmp_path)
+    reports = {}
+
+    def run(rank):
+        reports[rank] = build_cache(recipe, rank, 2)
+
+    second = threading.Thread(target=run, args=(1,), daemon=True)
+    second.start()
+    while second.is_alive() and not list(tmp_path.glob("items/*.safetensors")):
+        time.sleep(0.05)
+    assert not (tmp_path / "cache.json").exists()  # the first process writes it, when all is there
+    run(0)
+    second.join(timeout=60)
+    assert (reports[0].built, reports[1].built, reports[1].num_items) == (2, 1, 3)
+    LatentCache.open(tmp_path).verify()
+
+
+def test_a_bad_clip_stops_with_its_row_and_the_rest_is_kept(tmp_path, make_cache_recipe):
+    folder = write_dataset(tmp_path / "dataset")
+    whole = (folder / "002_alpha.mkv").read_bytes()
+    (folder / "002_alpha.mkv").write_bytes(b"not a video")
+    recipe = make_cache_recipe(tmp_path / "cache", **{"data.base_path": folder})
+    with pytest.raises(DataError, match=r"row 3 \(002_rgb\.mkv\).*002_alpha"):
+        build_cache(recipe)
+    assert not (tmp_path / "cache" / "cache.json").exists()
+    (folder / "002_alpha.mkv").write_bytes(whole)
+    assert counts(build_cache(recipe)) == (1, 2, 0)
+
+
+def test_a_model_without_text_encoder_is_refused(tmp_path, make_cache_recipe, wan_folder):
+    source = [str(wan_folder / "diffusion_pytorch_model.safetensors")]
+    with pytest.raises(CheckpointError, match="text encoder"):
+        build_cache(make_cache_recipe(tmp_path, **{"model.wan": source}))
+
+
+def test_another_text_encoder_makes_another_cache(tmp_path, make_cache_recipe, wan_folder):
+    encoder = load_wan(str(wan_folder), components=("text_encoder",)).text_encoder.state_dict()
+    encoder["norm.weight"] = encoder["norm.weight"] * 1.5
+    folder = tmp_path / "wan"
+    folder.mkdir()
+    (folder / "google").symlink_to(wan_folder / "google")
+    save_file(encoder, folder / "models_t5_umt5-xxl-enc-bf16.safetensors")
+    build_cache(make_cache_recipe(tmp_path / "cache"))
+    before = LatentCache.open(tmp_path / "cache")
+    assert counts(build_cache(make_cache_recipe(tmp_path / "cache", **{"model.wan": str(folder)}))) == (3, 0, 3)
+    after = LatentCache.open(tmp_path / "cache")
+    assert after.index.text_fingerprint != before.index.text_fingerprint
+    after.verify()

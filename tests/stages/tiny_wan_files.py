@@ -1,0 +1,64 @@
+"""A Wan folder in the real layout with random weights small enough for a test, and a dataset of RGBA clips for it."""
+
+import json
+
+import torch
+from diffsynth.models.wan_video_dit import WanModel
+from diffsynth.models.wan_video_text_encoder import WanTextEncoder
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+from wan_alpha.data.synthetic import ShapeClip, draw_shape_clip
+from wan_alpha.media.write import LosslessWriter
+
+DIT_SIZES = {
+    "dim": 24, "in_dim": 16, "ffn_dim": 32, "out_dim": 16, "text_dim": 16, "freq_dim": 16, "eps": 1e-6,
+    "patch_size": (1, 2, 2), "num_heads": 2, "num_layers": 2, "has_image_input": False,
+}  # fmt: skip
+NUM_TOKENS = 48
+
+
+def write_tokenizer(folder):
+    """A byte-level tokenizer that pads and ends as UMT5's does."""
+    folder.mkdir(parents=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "</s>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": NUM_TOKENS}))
+    return len(vocabulary)
+
+
+def write_wan(folder, seed=0):
+    """The folder of a Wan2.1-T2V model without its VAE."""
+    vocabulary_size = write_tokenizer(folder / "google" / "umt5-xxl")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        dit = WanModel(**DIT_SIZES)
+        text = WanTextEncoder(vocab=vocabulary_size, dim=16, dim_attn=16, dim_ffn=16, num_heads=2, num_layers=1)
+    save_file(dit.state_dict(), folder / "diffusion_pytorch_model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"num_heads": DIT_SIZES["num_heads"]}))
+    torch.save(text.state_dict(), folder / "models_t5_umt5-xxl-enc-bf16.pth")
+    return folder
+
+
+def write_dataset(folder, num_clips=3, num_frames=5, size=32, first_seed=0):
+    """`X_rgb.mkv` beside `X_alpha.mkv`, lossless, and a metadata.csv with the columns video and prompt."""
+    folder.mkdir(parents=True)
+    lines = ["video,prompt"]
+    for index in range(num_clips):
+        clip = ShapeClip("circle", ("red", "blue", "green")[index % 3], "large", "solid", "moving left")
+        generator = torch.Generator().manual_seed(first_seed + index)
+        rgb, alpha = draw_shape_clip(clip, num_frames, size, size, generator)
+        rgba = torch.cat([(rgb + 1) / 2, alpha]).permute(1, 2, 3, 0)
+        frames = (rgba * 255).round().byte().numpy()
+        for name, stream in ((f"{index:03d}_rgb.mkv", "rgb"), (f"{index:03d}_alpha.mkv", "matte")):
+            with LosslessWriter(folder / name, 16, stream) as writer:
+                writer.write(frames)
+        lines.append(f'{index:03d}_rgb.mkv,"a {clip.color} circle, moving"')
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder

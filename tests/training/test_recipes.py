@@ -1,0 +1,120 @@
+"""Recipes: defaults, files, overrides, and one clear line per problem."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wan_alpha.errors import ConfigError
+from wan_alpha.training import recipes
+from wan_alpha.training.config import Recipe, dotted_fields, list_presets, load_recipe
+from wan_alpha.training.recipes import CacheRecipe, GenerateRecipe, TrainDiTRecipe, TrainVAERecipe, ValidateVAERecipe
+
+VAE = {"output_dir": "out", "model.base_vae": "vae.pth", "data.base_path": "clips", "training.max_steps": "5"}
+DIT = {"output_dir": "out", "model.wan": "wan", "cache": "cache", "training.max_steps": "5"}
+GENERATE = {
+    "output_dir": "out", "prompt": "a cat", "model.wan": "wan", "model.base_vae": "vae.pth", "model.decoder_lora": "decoder.bin",
+}  # fmt: skip
+RECIPE_CLASSES = (TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe, GenerateRecipe)
+
+
+@pytest.mark.parametrize(
+    "recipe_class, given, change, messages",
+    [
+        (TrainVAERecipe, VAE, {"data.num_frames": "16"}, ["data.num_frames = '16'", "13 or 17"]),
+        (TrainVAERecipe, VAE, {"data.num_frames": "0"}, ["data.num_frames", "1 or 5"]),
+        (TrainVAERecipe, VAE, {"data.height": "270"}, ["data.height = '270'", "256 or 272"]),
+        (CacheRecipe, VAE, {"data.width": "8"}, ["data.width", "16 or 32"]),
+        (TrainVAERecipe, VAE, {"training.lerning_rate": "1"}, ["training.lerning_rate", "mean training.learning_rate?"]),
+        (TrainVAERecipe, VAE, {"learning_rate": "1"}, ["learning_rate: no such option", "mean training.learning_rate?"]),
+        (TrainVAERecipe, VAE, {"training.learning_rate": "fast"}, ["training.learning_rate = 'fast'", "number"]),
+        (TrainVAERecipe, VAE, {"training.learning_rate": "-1"}, ["training.learning_rate = '-1'", "greater than 0"]),
+        (TrainVAERecipe, VAE, {"model.mode": "both"}, ["model.mode = 'both'", "'full' or 'merge'"]),
+        (TrainVAERecipe, VAE, {"model.mode": "merge"}, ["model.decoder_lora", "decoder.bin"]),
+        (TrainVAERecipe, VAE, {"training.max_steps": "none"}, ["training", "give max_steps or num_epochs"]),
+        (TrainVAERecipe, VAE, {"model.lora_rank": "8", "model.decoder_lora": "d.bin"}, ["lora_rank has no effect"]),
+        (TrainVAERecipe, VAE, {"loss.perceptual": "none", "loss.perceptual_weights": "v"}, ["perceptual_weights has no effect"]),
+        (TrainDiTRecipe, DIT, {"adapter.kind": "full", "adapter.rank": "8"}, ["adapter.rank has no effect"]),
+        (TrainDiTRecipe, DIT, {"objective.caption_dropout": "1.5"}, ["objective.caption_dropout", "less than 1"]),
+        (GenerateRecipe, GENERATE, {"prompts_file": "p.txt"}, ["prompt or prompts_file"]),
+        (GenerateRecipe, GENERATE, {"mask": "m.pt"}, ["mask and noise_shift work together"]),
+        (GenerateRecipe, GENERATE, {"model.decoder_lora": "none"}, ["model.rgba_weights or model.decoder_lora"]),
+    ],
+)
+def test_a_problem_is_named_with_what_would_be_right(recipe_class, given, change, messages):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe_class, overrides=given | change)
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_every_problem_is_reported_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(TrainVAERecipe, overrides={"data.num_frames": "16", "training.batch_size": "0"})
+    text = str(caught.value)
+    for name in ("output_dir: missing", "model.base_vae: missing", "data.base_path: missing", "data.num_frames", "batch_size"):
+        assert name in text
+
+
+def test_overrides_win_over_the_file_and_text_becomes_values(tmp_path):
+    config = tmp_path / "recipe.toml"
+    config.write_text('output_dir = "a"\n[model]\nbase_vae = "v"\n[data]\nbase_path = "d"\n[training]\nmax_steps = 9\nbatch_size = 3\n')
+    changes = {"training.learning_rate": "5e-5", "training.max_steps": "20", "data.augment": "false", "output_dir": "b"}
+    recipe = load_recipe(TrainVAERecipe, config, changes | {"training.max_grad_norm": "none"})
+    assert recipe.output_dir == Path("b") and recipe.data.augment is False
+    settings = recipe.training
+    assert (settings.learning_rate, settings.max_steps, settings.batch_size, settings.max_grad_norm) == (5e-5, 20, 3, None)
+
+
+def test_lists_may_be_written_with_commas():
+    recipe = load_recipe(TrainDiTRecipe, overrides=DIT | {"adapter.targets": "q, v"})
+    assert recipe.adapter.targets == ("q", "v")
+
+
+@pytest.mark.parametrize("recipe_class, given", [(TrainVAERecipe, VAE), (TrainDiTRecipe, DIT), (GenerateRecipe, GENERATE)])
+def test_a_saved_recipe_reads_back_equal(tmp_path, recipe_class, given):
+    recipe = load_recipe(recipe_class, overrides=given)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.as_dict()))
+    assert load_recipe(recipe_class, tmp_path / "recipe.json") == recipe
+
+
+@pytest.mark.parametrize(
+    "text, message", [("output_dir = \n", "line 1"), ("a = 1\na = 2\n", "recipe.toml: not a valid TOML file")]
+)
+def test_broken_files_are_named(tmp_path, text, message):
+    config = tmp_path / "recipe.toml"
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(TrainVAERecipe, config)
+
+
+def test_unknown_config_lists_the_presets():
+    with pytest.raises(ConfigError, match="no such file, nor a preset; presets: .*stage1_rgba_vae"):
+        load_recipe(TrainVAERecipe, "stage_one")
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_every_preset_is_a_complete_recipe(name):
+    recipe_class = TrainVAERecipe if "stage1" in name else TrainDiTRecipe
+    recipe = load_recipe(recipe_class, name)
+    paths = [getattr(recipe, field) for field in ("output_dir", "cache") if hasattr(recipe, field)]
+    assert not any(path.is_absolute() for path in paths)
+
+
+@pytest.mark.parametrize("recipe_class", RECIPE_CLASSES)
+def test_every_option_explains_itself(recipe_class):
+    for name, field in dotted_fields(recipe_class):
+        assert field.description and len(field.description) > 10, name
+
+
+@pytest.mark.parametrize("recipe_class", RECIPE_CLASSES)
+def test_what_may_change_on_resume_exists(recipe_class):
+    names = {name for name, _ in dotted_fields(recipe_class)}
+    allowed = recipe_class.may_change_on_resume
+    # Settings of memory only, which not every stage has.
+    assert allowed - {"training.gradient_checkpointing"} <= names
+
+
+def test_all_recipe_classes_are_looked_at_here():
+    defined = {cls for cls in vars(recipes).values() if isinstance(cls, type) and issubclass(cls, Recipe) and cls is not Recipe}
+    assert defined == set(RECIPE_CLASSES)

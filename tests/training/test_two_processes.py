@@ -1,0 +1,32 @@
+"""Two processes compute what one does with twice the batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from two_process_toy import train
+
+from wan_alpha.training.run_folder import read_metrics
+from wan_alpha.weights.io import load_state_dict
+
+SCRIPT = Path(__file__).with_name("two_process_toy.py")
+
+
+def test_two_processes_equal_one(tmp_path):
+    # 13 samples in steps of 4: the last step has one sample, so that one process has none of its own, and fewer
+    # micro-batches of one than the other has.
+    train(tmp_path / "one", batch_size=4)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, str(tmp_path / "two"), "1", "2"], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    assert [row["step"] for row in two] == list(range(1, 9))
+    for name in ("loss", "gradient_norm", "noise_level"):
+        assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-4)
+    weights = load_state_dict(tmp_path / "one" / "final.safetensors")
+    for name, tensor in load_state_dict(tmp_path / "two" / "final.safetensors").items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-4, atol=1e-6)

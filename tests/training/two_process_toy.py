@@ -1,0 +1,29 @@
+"""Trains the toy; started by torchrun or alone. Arguments: output folder, batch size and accumulation."""
+
+import sys
+from pathlib import Path
+
+import torch
+from toy_regression import ToyDataset, ToyModule, collate
+
+from wan_alpha.training.config import TrainingSettings
+from wan_alpha.training.loop import run_training
+from wan_alpha.weights.io import save_safetensors
+
+
+def train(folder, batch_size, accumulation=1):
+    module = ToyModule()
+    module.register_buffer("constant", torch.ones(3))
+    module.dropout.p = 0.0
+    settings = TrainingSettings(
+        num_epochs=2, batch_size=batch_size, gradient_accumulation=accumulation, learning_rate=1e-2, device="cpu"
+    )
+    return run_training(
+        module, ToyDataset(length=13), settings, folder, 0, collate=collate,
+        validate=lambda module: {"norm": module.first.weight.norm()},
+        export=lambda module, folder: save_safetensors(dict(module.state_dict()), folder / "final.safetensors"),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

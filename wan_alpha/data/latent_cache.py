@@ -1,0 +1,277 @@
+"""What stage 2 trains on: contexts, latents and ellipses computed once, in files that say what they were made from.
+
+    <cache>/cache.json                  the index, written last: a folder without it is not finished
+    <cache>/empty_prompt.safetensors    the context of the empty caption
+    <cache>/items/<key>.safetensors     one clip; the key is a hash of everything its content depends on
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wan_alpha.data.sampling import derive_seed
+from wan_alpha.errors import CheckpointError, DataError
+from wan_alpha.weights.io import load_state_dict, read_metadata, save_safetensors
+
+FORMAT_VERSION = 1
+ITEM_TENSORS = ("context", "ellipse", "latents")
+
+
+@dataclass(frozen=True)
+class CacheItem:
+    """One clip, ready for the diffusion model.
+
+    Attributes:
+        latents: normalised, (C, t, h, w), float32.
+        context: text embedding without its padding, (L, text_dim).
+        ellipse: Gaussian ellipse of the subject, (t, h, w), [0, 1].
+        prompt: the caption.
+        background: name of the colour that the hard render was made on.
+        sources: the files that the clip was read from.
+    """
+
+    latents: Tensor
+    context: Tensor
+    ellipse: Tensor
+    prompt: str
+    background: str
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CacheIndex:
+    """The content of cache.json.
+
+    Attributes:
+        keys: the items in the order of the dataset; a clip that occurs twice is listed twice.
+        vae_fingerprint, text_fingerprint: hashes of the weights that made latents and contexts.
+        context_length: rows that a context is padded to.
+        preprocessing: how frames were chosen, scaled and rendered.
+        vae_files: the weight files that the VAE was read from: argument of RGBAlphaVAE.from_pretrained to
+            {"path", "sha256"}.
+    """
+
+    keys: tuple[str, ...]
+    vae_fingerprint: str
+    text_fingerprint: str
+    context_length: int
+    preprocessing: dict = field(default_factory=dict)
+    vae_files: dict = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+def content_key(**content) -> str:
+    """The sha256, as hex, of named values that JSON can hold; their order does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def item_path(folder, key: str) -> Path:
+    return Path(folder) / "items" / f"{key}.safetensors"
+
+
+def write_item(folder, key: str, item: CacheItem) -> Path:
+    """Write one item; the file appears whole or not at all."""
+    path = item_path(folder, key)
+    tensors = {"latents": item.latents, "context": item.context, "ellipse": item.ellipse}
+    metadata = {"key": key, "prompt": item.prompt, "background": item.background, "sources": json.dumps(item.sources)}
+    save_safetensors(tensors, path, {"format_version": str(FORMAT_VERSION), **metadata})
+    return path
+
+
+def read_item(folder, key: str) -> CacheItem:
+    """Read one item.
+
+    Raises:
+        DataError: the file is missing, truncated or not a cache item.
+    """
+    path = item_path(folder, key)
+    try:
+        tensors, metadata = load_state_dict(path), read_metadata(path)
+    except CheckpointError as error:
+        raise DataError(f"{error}; run `wan-alpha cache` again, which rebuilds this item") from error
+    if sorted(tensors) != list(ITEM_TENSORS):
+        raise DataError(f"{path}: expected the tensors {', '.join(ITEM_TENSORS)}, found {', '.join(sorted(tensors))}")
+    text = {name: metadata.get(name, "") for name in ("prompt", "background")}
+    return CacheItem(**tensors, **text, sources=tuple(json.loads(metadata.get("sources", "[]"))))
+
+
+def item_problem(folder, key: str) -> str | None:
+    """What is wrong with an item's file, in words, or None if it is complete. Only the header is read."""
+    path = item_path(folder, key)
+    if not path.is_file():
+        return "missing"
+    try:
+        # safetensors compares the file's length with what the header promises: a truncated file does not open.
+        with safe_open(path, framework="pt") as file:
+            names = sorted(file.keys())
+            written_for = (file.metadata() or {}).get("key")
+    except (SafetensorError, OSError) as error:
+        return f"truncated or damaged ({error})"
+    if names != list(ITEM_TENSORS) or written_for != key:
+        return "not the item that its name says"
+    return None
+
+
+def write_empty_context(folder, context: Tensor, text_fingerprint: str, context_length: int) -> None:
+    """Write the context of the empty caption, (L, text_dim), and the length that this text encoder pads to."""
+    metadata = {"text_fingerprint": text_fingerprint, "context_length": str(context_length)}
+    save_safetensors({"context": context}, _empty_path(folder), metadata)
+
+
+def read_context_length(folder) -> int:
+    """Rows that contexts are padded to.
+
+    Raises:
+        CheckpointError: the empty caption's context is missing or damaged.
+    """
+    return int(read_metadata(_empty_path(folder))["context_length"])
+
+
+def has_empty_context(folder, text_fingerprint: str) -> bool:
+    """Whether the context of the empty caption is there, whole, and from this text encoder."""
+    try:
+        return read_metadata(_empty_path(folder)).get("text_fingerprint") == text_fingerprint
+    except CheckpointError:
+        return False
+
+
+def _empty_path(folder) -> Path:
+    return Path(folder) / "empty_prompt.safetensors"
+
+
+def pad_context(context: Tensor, length: int) -> Tensor:
+    """(L, text_dim) -> (length, text_dim), zeros below, as the text encoder's output is after its mask."""
+    assert context.shape[0] <= length, f"context of {context.shape[0]} rows is longer than {length}"
+    return F.pad(context, (0, 0, 0, length - context.shape[0]))
+
+
+def write_index(folder, index: CacheIndex) -> None:
+    """Write cache.json; the file appears whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".partial", delete=False, encoding="utf-8") as file:
+        json.dump(asdict(index), file, indent=1)
+    os.replace(file.name, folder / "cache.json")
+
+
+def read_index(folder) -> CacheIndex:
+    """Read cache.json.
+
+    Raises:
+        DataError: it is missing, not valid, or of another format version.
+    """
+    path = Path(folder) / "cache.json"
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; build the cache with `wan-alpha cache`, or let it finish")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format_version"]
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}; build the cache anew")
+        return CacheIndex(**{**content, "keys": tuple(content["keys"])})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a cache index ({error}); build the cache with `wan-alpha cache`") from error
+
+
+def remove_strangers(folder, keys: Iterable[str]) -> int:
+    """Delete item files that `keys` does not name; returns how many there were."""
+    keep = set(keys)
+    strangers = [path for path in (Path(folder) / "items").glob("*.safetensors") if path.stem not in keep]
+    for path in strangers:
+        path.unlink()
+    return len(strangers)
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """A finished cache, opened for reading."""
+
+    folder: Path
+    index: CacheIndex
+
+    @classmethod
+    def open(cls, folder) -> "LatentCache":
+        """Open a cache.
+
+        Raises:
+            DataError: there is no finished cache in `folder`.
+        """
+        return cls(Path(folder), read_index(folder))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.index.keys
+
+    def verify(self) -> None:
+        """Check that every item is there and whole.
+
+        Raises:
+            DataError: one is not (its file is named), the cache is empty, or the empty caption's context is missing.
+        """
+        if not self.keys:
+            raise DataError(f"{self.folder}: the cache holds no items")
+        problems = [(key, problem) for key in dict.fromkeys(self.keys) if (problem := item_problem(self.folder, key))]
+        if problems:
+            key, problem = problems[0]
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            path = item_path(self.folder, key)
+            raise DataError(f"{path}: {problem}{more}; run `wan-alpha cache` again, which rebuilds it")
+        if not has_empty_context(self.folder, self.index.text_fingerprint):
+            path = _empty_path(self.folder)
+            raise DataError(f"{path}: missing or of another text encoder; run `wan-alpha cache` again")
+
+    def read(self, index: int) -> CacheItem:
+        return read_item(self.folder, self.keys[index])
+
+    def empty_context(self) -> Tensor:
+        """The empty caption's context, padded: (context_length, text_dim), float32."""
+        return pad_context(load_state_dict(_empty_path(self.folder))["context"].float(), self.index.context_length)
+
+
+class LatentCacheDataset(Dataset):
+    """A cache as training samples.
+
+    Items: ``latents`` (C, t, h, w), ``context`` (context_length, text_dim) zero-padded, ``ellipse`` (t, h, w), all
+    float32; ``prompt``; ``sample_seed``, int, which depends on (seed, epoch, index) alone, so that neither the number
+    of processes and workers nor an interruption changes what a sample sees.
+
+    Args:
+        cache: a :class:`LatentCache`.
+        seed: the run's seed.
+        repeat: how often an epoch passes over the cache; each pass draws other noise.
+    """
+
+    def __init__(self, cache: LatentCache, seed: int = 0, repeat: int = 1):
+        assert repeat >= 1
+        self.cache, self.seed, self.repeat = cache, seed, repeat
+        # In shared memory, so that set_epoch reaches workers that live on from one epoch to the next.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose seeds are handed out from now on, counted from 0."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.cache.keys) * self.repeat
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of a dataset of {len(self)}")
+        item = self.cache.read(index % len(self.cache.keys))
+        return {
+            "latents": item.latents.float(),
+            "context": pad_context(item.context.float(), self.cache.index.context_length),
+            "ellipse": item.ellipse.float(),
+            "prompt": item.prompt,
+            "sample_seed": derive_seed(self.seed, int(self._epoch), index),
+        }

@@ -1,0 +1,241 @@
+"""LoRA and DoRA on a Wan DiT: put in, trained through PEFT, saved, loaded, merged and taken out again."""
+
+import torch
+from torch import nn
+
+from wan_alpha.errors import CheckpointError, ConfigError
+from wan_alpha.weights.adapters import read_adapter, write_adapter
+
+DEFAULT_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
+KINDS = ("dora", "lora")
+_ADAPTER_MARK = ".lora_"
+
+
+def add_adapter(dit, kind="dora", rank=32, alpha=32, targets=DEFAULT_TARGETS):
+    """Freeze a model and put a LoRA or DoRA beside every target layer, in float32 whatever the model's dtype.
+
+        LoRA: y = (W + s*B*A) x        DoRA: y = m * (W + s*B*A) / ||W + s*B*A|| x,  s = alpha / rank
+
+    (Hu et al. 2022; Liu et al. 2024, norms per output row.) At first B is zero and m the row norms: nothing changes.
+
+    Args:
+        dit: the model, changed in place.
+        kind: "dora" or "lora".
+        rank, alpha: size and strength of the update.
+        targets: ends of the names of the linear layers to adapt.
+
+    Returns:
+        The trainable parameters, float32.
+
+    Raises:
+        ConfigError: an unknown kind, a rank below 1, or targets that the model has not.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if kind not in KINDS:
+        raise ConfigError(f"adapter kind {kind!r} is unknown: choose one of {', '.join(KINDS)}")
+    if adapter_state_dict(dit):
+        raise ConfigError("the model carries an adapter already: merge that one first, or train it on")
+    if rank < 1:
+        raise ConfigError(f"adapter rank {rank} is impossible: give 1 or more")
+    names = [name for name, module in dit.named_modules() if isinstance(module, nn.Linear)]
+    absent = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if absent or not targets:
+        raise ConfigError(f"adapter targets {', '.join(absent) or '()'} name no linear layer of the model")
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), use_dora=kind == "dora")
+    inject_adapter_in_model(config, dit)
+    parameters = []
+    for name, parameter in dit.named_parameters():
+        parameter.requires_grad_(_ADAPTER_MARK in name)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            parameters.append(parameter)
+    return parameters
+
+
+def adapter_state_dict(dit):
+    """Adapter tensors of an adapted model, detached, named ``blocks.N.self_attn.q.lora_A.default.weight`` and so on."""
+    return {name: parameter.detach() for name, parameter in dit.named_parameters() if _ADAPTER_MARK in name}
+
+
+def save_adapter(dit, path, *, kind, rank, alpha, base_sha256, targets=DEFAULT_TARGETS, recipe=None):
+    """Write the adapter of an adapted model as safetensors: released naming, what its reuse needs as metadata.
+
+    Raises:
+        CheckpointError: the model carries no adapter.
+    """
+    tensors = adapter_state_dict(dit)
+    if not tensors:
+        raise CheckpointError(f"{path}: the model carries no adapter to save; add_adapter comes first")
+    write_adapter(
+        tensors, path, kind=kind, rank=rank, alpha=alpha, targets=targets, base_sha256=base_sha256, recipe=recipe
+    )
+
+
+def load_adapter(dit, path):
+    """Read an adapter file into a model that :func:`add_adapter` has prepared with the same kind, rank, alpha, targets.
+
+    Raises:
+        CheckpointError: another kind, scale, rank or set of layers than the model was prepared for.
+    """
+    adapter = read_adapter(path)
+    layers = {name: module for name, module in dit.named_modules() if hasattr(module, "lora_magnitude_vector")}
+    if not layers:
+        raise CheckpointError(f"{path}: the model is not prepared for an adapter; add_adapter comes first")
+    prepared = "dora" if any(len(layer.lora_magnitude_vector) for layer in layers.values()) else "lora"
+    if adapter.kind != prepared or adapter.differences:
+        raise CheckpointError(
+            f"{path}: expected a {prepared} file, as the model was prepared for, found {adapter.kind}"
+        )
+    strangers, missing = sorted(adapter.modules.keys() - layers), sorted(layers.keys() - adapter.modules)
+    if strangers or missing:
+        found = f"and {strangers[0]}, which the model does not adapt" if strangers else f"without {missing[0]}"
+        raise CheckpointError(
+            f"{path}: expected the {len(layers)} adapted layers of the model, found {len(adapter.modules)} {found}"
+        )
+    for name, module in adapter.modules.items():
+        layer = layers[name]
+        scale = layer.scaling["default"]
+        if abs(module.scale - scale) > 1e-6 * scale:
+            raise CheckpointError(f"{path}: {name}: expected alpha/rank = {scale:g}, found {module.scale:g}")
+        pairs = [(layer.lora_A["default"].weight, module.down), (layer.lora_B["default"].weight, module.up)]
+        if module.magnitude is not None:
+            pairs.append((layer.lora_magnitude_vector["default"].weight, module.magnitude))
+        for parameter, tensor in pairs:
+            if parameter.shape != tensor.shape:
+                raise CheckpointError(
+                    f"{path}: {name}: expected shape {tuple(parameter.shape)}, found {tuple(tensor.shape)}"
+                )
+            parameter.data.copy_(tensor)
+
+
+def merge_adapter(base_state_dict, adapter_path, scale=1.0):
+    """Bake an adapter file into the weights of a base model.
+
+        LoRA: W' = W + s*B*A        DoRA: W' = m * (W + s*B*A) / ||W + s*B*A||, norms per output row
+        differences: p' = p + d     and all of it in part: p + scale * (p' - p)
+
+    Args:
+        base_state_dict: name to tensor, named as Wan names it; not changed.
+        adapter_path: LoRA or DoRA in any naming that ``weights.adapters`` reads.
+        scale: 0 leaves the base, 1 applies the adapter in full.
+
+    Returns:
+        A new dict; tensors that the adapter does not touch are shared with the base, dtypes are the base's.
+
+    Raises:
+        CheckpointError: the file is no adapter, or one for another base (unknown layers, other shapes).
+    """
+    merged = dict(base_state_dict)
+    merged.update(_merged_tensors(base_state_dict, read_adapter(adapter_path), scale))
+    return merged
+
+
+@torch.no_grad()
+def merge_adapter_into(module, adapter_path, scale=1.0):
+    """As :func:`merge_adapter`, but into a module's own parameters, one at a time: there is never a second model.
+
+    Raises:
+        CheckpointError: as :func:`merge_adapter`; the module is unchanged then.
+    """
+    adapter = read_adapter(adapter_path)
+    parameters = dict(module.named_parameters())
+    for name, low_rank in adapter.modules.items():
+        _checked(parameters, adapter, f"{name}.weight", (low_rank.up.shape[0], *low_rank.down.shape[1:]))
+    for name, difference in adapter.differences.items():
+        _checked(parameters, adapter, name, difference.shape)
+    for name, tensor in _merged_tensors(parameters, adapter, scale):
+        parameters[name].copy_(tensor)
+
+
+def adapter_row_norms(base_state_dict, adapter_path):
+    """||W + s*B*A|| per output row of each weight a DoRA changes: name of the weight -> (out,) float32; {} for LoRA."""
+    adapter = read_adapter(adapter_path)
+    norms = {}
+    for name, module in adapter.modules.items():
+        if module.magnitude is not None:
+            weight, update = _weight_and_update(base_state_dict, adapter, name)
+            norms[f"{name}.weight"] = _norms(weight.detach().float() + update)
+    return norms
+
+
+def unmerge_adapter(merged_state_dict, adapter_path, row_norms=None, scale=1.0):
+    """Take an adapter out of merged weights again: the inverse of :func:`merge_adapter`.
+
+    A merged DoRA has forgotten how long the rows of W + s*B*A were; with these lengths it can be undone,
+
+        W = (W' - scale*(m/n)*s*B*A) / (1 - scale + scale*m/n),   n = ||W + s*B*A||
+
+    Args:
+        merged_state_dict: what :func:`merge_adapter` returned with the same file and scale; not changed.
+        row_norms: from :func:`adapter_row_norms` on the base, before merging; not needed for LoRA.
+
+    Returns:
+        A new dict, the base up to rounding.
+
+    Raises:
+        CheckpointError: the file does not fit the weights, or a DoRA comes without its row norms.
+    """
+    adapter = read_adapter(adapter_path)
+    restored = dict(merged_state_dict)
+    for name, difference in adapter.differences.items():
+        merged = restored[_checked(restored, adapter, name, difference.shape)]
+        restored[name] = (merged.float() - scale * difference.to(merged.device).float()).to(merged.dtype)
+    for name, module in adapter.modules.items():
+        weight, update = _weight_and_update(restored, adapter, name)
+        gain = torch.ones((), device=weight.device)
+        if module.magnitude is not None:
+            if f"{name}.weight" not in (row_norms or {}):
+                raise CheckpointError(
+                    f"{adapter.path}: unmerging a DoRA needs the row norms of {name}.weight before merging"
+                )
+            norms = row_norms[f"{name}.weight"].to(weight.device)
+            gain = _per_row(module.magnitude.to(weight.device).float() / norms, weight)
+        base = (weight.float() - scale * gain * update) / (1 - scale + scale * gain)
+        restored[f"{name}.weight"] = base.to(weight.dtype)
+    return restored
+
+
+def _merged_tensors(weights, adapter, scale):
+    """Yields (name, merged tensor); a weight with a low-rank update and a difference is yielded once, with both."""
+    differences = dict(adapter.differences)
+    for name, module in adapter.modules.items():
+        weight, update = _weight_and_update(weights, adapter, name)
+        target = weight.float() + update
+        if module.magnitude is not None:
+            magnitude = module.magnitude.to(weight.device).float()
+            target = target * _per_row(magnitude / _norms(target), weight)
+        extra = differences.pop(f"{name}.weight", None)
+        if extra is not None:
+            target = target + extra.to(weight.device).float()
+        yield f"{name}.weight", torch.lerp(weight.float(), target, scale).to(weight.dtype)
+    for name, difference in differences.items():
+        base = weights[_checked(weights, adapter, name, difference.shape)]
+        yield name, (base.float() + scale * difference.to(base.device).float()).to(base.dtype)
+
+
+def _weight_and_update(weights, adapter, name):
+    module = adapter.modules[name]
+    shape = (module.up.shape[0], *module.down.shape[1:])
+    weight = weights[_checked(weights, adapter, f"{name}.weight", shape)]
+    down, up = (tensor.to(weight.device).float().flatten(1) for tensor in (module.down, module.up))
+    return weight, module.scale * (up @ down).view(weight.shape)
+
+
+def _checked(weights, adapter, name, shape):
+    if name not in weights:
+        raise CheckpointError(f"{adapter.path}: expected layers of the base model, found {name}, which it has not")
+    if tuple(weights[name].shape) != tuple(shape):
+        raise CheckpointError(
+            f"{adapter.path}: {name}: expected shape {tuple(weights[name].shape)} as in the base, found {tuple(shape)}"
+            "; is the adapter for another base model?"
+        )
+    return name
+
+
+def _norms(weight):
+    return torch.linalg.vector_norm(weight.flatten(1), dim=1)
+
+
+def _per_row(factor, weight):
+    return factor.float().view(-1, *[1] * (weight.ndim - 1))

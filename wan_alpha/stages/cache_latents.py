@@ -1,0 +1,275 @@
+"""Build the latent cache: encode captions and clips once, so that stage 2 needs neither text encoder nor VAE."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wan_alpha.alpha.composite import BACKGROUND_COLOR_NAMES
+from wan_alpha.alpha.masks import gaussian_ellipse
+from wan_alpha.data.latent_cache import (
+    CacheIndex,
+    CacheItem,
+    content_key,
+    has_empty_context,
+    item_problem,
+    read_context_length,
+    read_index,
+    remove_strangers,
+    write_empty_context,
+    write_index,
+    write_item,
+)
+from wan_alpha.data.manifest import Row, read_manifest
+from wan_alpha.data.sampling import derive_seed
+from wan_alpha.errors import CheckpointError, DataError, NonFiniteError
+from wan_alpha.training.loop import autocast
+from wan_alpha.training.progress import StepProgress
+from wan_alpha.weights.io import file_sha256
+from wan_alpha.weights.wan_layout import find_wan_files
+
+PREPROCESSING_VERSION = 1  # raise it when frames, renders or ellipses come out differently from the same recipe
+PROMPT_BATCH = 8
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What a build did.
+
+    Attributes:
+        folder: the cache.
+        num_items: items that the index lists, by all processes.
+        built, reused: items of this process that were encoded, or found complete.
+        removed: items of other clips, captions, settings or weights that were deleted (by the first process).
+    """
+
+    folder: Path
+    num_items: int
+    built: int
+    reused: int
+    removed: int
+
+
+@dataclass(frozen=True)
+class PlannedItem:
+    key: str
+    row: Row
+    sample_seed: int
+
+
+def process_shard() -> tuple[int, int]:
+    """(rank, world size) as accelerate and torchrun set them; (0, 1) for a single process."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
+    """Build a cache, or complete one: items that are there already are kept, whatever stopped the last run.
+
+    Every process encodes its share of the missing items. The first one then waits for the others, deletes items that
+    belong to no clip any more and writes cache.json; all return when that is done. They meet through files alone.
+
+    Args:
+        recipe: a CacheRecipe; ``output_dir`` is the cache's folder.
+        rank, world_size: this process's share; None takes them from the environment.
+
+    Returns:
+        a :class:`CacheReport`.
+
+    Raises:
+        DataError: a clip cannot be read (its row and file are named); nothing takes its place.
+        CheckpointError: weights are not what they claim.
+        NonFiniteError: an encoder gave NaN or infinity.
+    """
+    from wan_alpha.models.rgba_vae import RGBAlphaVAE
+
+    if rank is None or world_size is None:
+        rank, world_size = process_shard()
+    folder, is_first = Path(recipe.output_dir), rank == 0
+    rows = read_manifest(recipe.data.manifest, recipe.data.base_path)
+    device, dtype = _device_and_dtype(recipe)
+    vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)
+    fingerprint = vae.fingerprint()
+    text_fingerprint = _text_fingerprint(recipe.model)
+    preprocessing = describe_preprocessing(recipe, dtype)
+    plan = plan_items(rows, recipe, preprocessing, fingerprint, text_fingerprint)
+    unique = list({item.key: item for item in plan}.values())
+
+    own = unique[rank::world_size]
+    missing = [item for item in own if recipe.force or item_problem(folder, item.key)]
+    wants_empty = is_first and (recipe.force or not has_empty_context(folder, text_fingerprint))
+    if missing or wants_empty:
+        prompts = list(dict.fromkeys([*([""] if wants_empty else []), *(item.row.prompt for item in missing)]))
+        contexts, context_length = encode_contexts(recipe.model, prompts, device, dtype, show=is_first)
+        if wants_empty:
+            write_empty_context(folder, contexts[""], text_fingerprint, context_length)
+        encode_items(recipe, vae.to(device), missing, contexts, show=is_first)
+
+    removed = 0
+    keys = tuple(item.key for item in plan)
+    if is_first:
+        _wait(lambda: not any(item_problem(folder, item.key) for item in unique))
+        removed = remove_strangers(folder, keys)
+        index = CacheIndex(
+            keys, fingerprint, text_fingerprint, read_context_length(folder), preprocessing, _vae_files(recipe.model)
+        )
+        write_index(folder, index)
+    else:
+        _wait(lambda: _is_finished(folder, keys))
+    report = CacheReport(folder, len(plan), len(missing), len(own) - len(missing), removed)
+    if is_first:
+        print(f"{folder}: {report.built} items built, {report.reused} reused, {report.removed} stale ones removed")
+    return report
+
+
+def describe_preprocessing(recipe, dtype: torch.dtype) -> dict:
+    """How clips become tensors, as JSON values: part of every key."""
+    data = recipe.data
+    return {
+        "version": PREPROCESSING_VERSION,
+        "num_frames": data.num_frames,
+        "height": data.height,
+        "width": data.width,
+        "augment": data.augment,
+        "background": recipe.background,
+        "hard_threshold": recipe.hard_threshold,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def plan_items(rows, recipe, preprocessing, vae_fingerprint, text_fingerprint) -> list[PlannedItem]:
+    """One item per row and repeat, named by content: neither paths nor the order of rows matter.
+
+    An item's seed, and with it its colour, follows from the recipe's seed and the item's own content, so that a row
+    added at the top of a manifest leaves the other items as they are.
+    """
+    digests = {}
+    plan = []
+    for repetition in range(recipe.data.repeat):
+        for row in rows:
+            sources = []
+            for file in row.files:
+                digests[file] = digests.get(file) or source_sha256(file)
+                sources.append(digests[file])
+            sample_seed = derive_seed(recipe.seed, repetition, *sources)
+            key = content_key(
+                sources=sources, prompt=row.prompt, kind=row.kind, preprocessing=preprocessing, sample_seed=sample_seed,
+                vae=vae_fingerprint, text=text_fingerprint,
+            )  # fmt: skip
+            plan.append(PlannedItem(key, row, sample_seed))
+    return plan
+
+
+def source_sha256(path) -> str:
+    """Hash of a file's content, or of a folder's: its files' names and contents in order."""
+    path = Path(path)
+    if path.is_dir():
+        return content_key(files=[[file.name, file_sha256(file)] for file in sorted(path.iterdir()) if file.is_file()])
+    return file_sha256(path)
+
+
+@torch.no_grad()
+def encode_contexts(model, prompts, device, dtype, show=True) -> tuple[dict[str, Tensor], int]:
+    """Encode captions; the text encoder is freed on return.
+
+    Args:
+        model: the recipe's model table; prompts: captions, each once; show: a progress bar.
+
+    Returns:
+        caption to context (L, text_dim) on the CPU, cut where its zero padding begins, and the padded length.
+    """
+    from wan_alpha.models.wan import encode_prompts, load_wan
+
+    pipe = load_wan(model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype)
+    contexts, context_length = {}, 0
+    with StepProgress("captions", len(prompts), enabled=show, unit="captions") as progress:
+        for start in range(0, len(prompts), PROMPT_BATCH):
+            batch = prompts[start : start + PROMPT_BATCH]
+            for prompt, context in zip(batch, encode_prompts(pipe, batch).cpu(), strict=True):
+                _check_finite(context, f"the text encoder, caption {prompt!r}")
+                used = context.abs().sum(dim=1).nonzero()
+                contexts[prompt] = context[: int(used.max()) + 1 if len(used) else 1].clone()
+                context_length = context.shape[0]
+            progress.update(start + len(batch))
+    return contexts, context_length
+
+
+@torch.no_grad()
+def encode_items(recipe, vae, items, contexts, show=True) -> None:
+    """Encode clips and write their items, one after the other."""
+    from wan_alpha.data.operators import HardRenderRGBA, LoadRGBAVideoPair
+
+    data = recipe.data
+    operator = LoadRGBAVideoPair(
+        num_frames=data.num_frames, height=data.height, width=data.width, augment=data.augment,
+        mode="random" if data.augment else "head",
+    ) >> HardRenderRGBA(recipe.background, recipe.hard_threshold)  # fmt: skip
+    vae.chunk_size = 1  # the same latents as from the whole clip at once, in bounded memory
+    device = vae.latent_mean.device
+    with StepProgress("clips", len(items), enabled=show, unit="clips") as progress:
+        for done, item in enumerate(items, 1):
+            try:
+                sample = operator({"row": item.row, "sample_seed": item.sample_seed})
+            except DataError as error:
+                raise DataError(f"row {item.row.index} ({item.row.foreground.name}): {error}") from error
+            alpha = sample["alpha"][None]
+            with autocast(device, recipe.precision):
+                raw_latents = vae.encode_raw(sample["hard"][None].to(device), alpha.to(device))
+            latents = vae.normalise(raw_latents.float())[0].cpu()
+            _check_finite(latents, f"the VAE, row {item.row.index} ({item.row.foreground.name})")
+            index = sample["hard_background_index"]
+            background = BACKGROUND_COLOR_NAMES[index] if index >= 0 else str(recipe.background)
+            ellipse = gaussian_ellipse(alpha, vae.spatial_stride)[0]
+            sources = tuple(str(file) for file in item.row.files)
+            prompt = item.row.prompt
+            content = CacheItem(latents, contexts[prompt], ellipse, prompt, background, sources)
+            write_item(recipe.output_dir, item.key, content)
+            progress.update(done)
+
+
+def _check_finite(tensor, origin):
+    if not tensor.isfinite().all():
+        raise NonFiniteError(f"{origin}: NaN or infinity; check the weights, or use precision = fp32")
+
+
+def _device_and_dtype(recipe):
+    from wan_alpha.models.wan import choose_device, choose_dtype
+
+    device = choose_device(recipe.device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return device, choose_dtype(device, recipe.precision)
+
+
+def _text_fingerprint(model):
+    """Hash of the files of text encoder and tokenizer: known without loading eleven gigabytes."""
+    files = find_wan_files(model.wan)
+    if not files.text_encoder or files.tokenizer is None:
+        raise CheckpointError(
+            f"{model.wan}: expected a text encoder and a tokenizer (google/umt5-xxl) there, to encode captions"
+        )
+    return content_key(
+        text_encoder=[file_sha256(path) for path in files.text_encoder], tokenizer=source_sha256(files.tokenizer)
+    )
+
+
+def _vae_files(model):
+    names = [name for name in ("base_vae", "rgba_weights", "decoder_lora") if getattr(model, name)]
+    paths = {name: Path(getattr(model, name)).resolve() for name in names}
+    return {name: {"path": str(path), "sha256": file_sha256(path)} for name, path in paths.items()}
+
+
+def _is_finished(folder, keys):
+    try:
+        return read_index(folder).keys == keys and not any(item_problem(folder, key) for key in set(keys))
+    except DataError:
+        return False
+
+
+def _wait(is_done):
+    """Poll files: collective operations would time out, since shares may take hours longer than one another."""
+    while not is_done():
+        time.sleep(POLL_SECONDS)

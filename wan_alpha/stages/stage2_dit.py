@@ -1,0 +1,255 @@
+"""Stage 2: teach the diffusion model to make RGBA latents, by an adapter or in full, from a latent cache."""
+
+from pathlib import Path
+
+import torch
+from diffsynth.diffusion import DiffusionTrainingModule
+from torch import Tensor
+
+from wan_alpha.data.dataset import collate
+from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
+from wan_alpha.data.sampling import seeded_generator
+from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.models.adapters import add_adapter, save_adapter
+from wan_alpha.models.wan import choose_device, choose_dtype, load_wan, predict_velocity
+from wan_alpha.stages.flow_objective import (
+    NUM_TIMESTEPS,
+    Draw,
+    draw_batch,
+    noisy_batch,
+    training_scheduler,
+    velocity_loss,
+)
+from wan_alpha.training.loop import run_training
+from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
+from wan_alpha.weights.io import file_sha256, save_safetensors, tensors_sha256
+
+VALIDATION_TIMESTEP_IDS = tuple(range(NUM_TIMESTEPS // 8, NUM_TIMESTEPS, NUM_TIMESTEPS // 4))
+
+
+class WanAlphaTrainingModule(DiffusionTrainingModule):
+    """A Wan pipeline's DiT with what is trained of it, and its rectified-flow loss on cached latents.
+
+    What it adds to diffsynth's training module: DoRA, an adapter alpha that differs from the rank, float32 adapters and
+    timesteps whatever the base's type, batches, and noise whose mean is raised outside the subject.
+
+    Args:
+        pipe: a ``WanVideoPipeline`` that holds at least its ``dit``.
+        adapter: :class:`AdapterSettings`; the kind "full" trains every weight of the DiT, in float32.
+        objective: :class:`ObjectiveSettings`.
+        gradient_checkpointing: compute activations twice to save memory.
+        empty_context: context of the empty caption, (context_length, text_dim); needed with caption dropout.
+
+    Raises:
+        ConfigError: caption dropout without an empty context.
+    """
+
+    def __init__(self, pipe, adapter=None, objective=None, gradient_checkpointing=False, empty_context=None):
+        super().__init__()
+        self.pipe = pipe
+        self.adapter = adapter or AdapterSettings()
+        self.objective = objective or ObjectiveSettings()
+        self.gradient_checkpointing = gradient_checkpointing
+        self.empty_context = empty_context
+        if self.objective.caption_dropout and empty_context is None:
+            raise ConfigError(
+                f"objective.caption_dropout = {self.objective.caption_dropout} needs the empty caption's context"
+            )
+        trains_all = self.adapter.kind == "full"
+        if trains_all:
+            # AdamW's small steps vanish in bfloat16 weights; autocast still computes in it.
+            pipe.dit.float()
+        self.switch_pipe_to_training_mode(
+            pipe,
+            trainable_models="dit" if trains_all else None,
+            lora_base_model=None if trains_all else "dit",
+            lora_target_modules=",".join(self.adapter.targets),
+            lora_rank=self.adapter.rank,
+        )
+        training_scheduler(self.objective.shift, pipe.scheduler)
+
+    def add_lora_to_model(self, model, target_modules, lora_rank, lora_alpha=None, upcast_dtype=None):
+        """Inject the adapter: LoRA or DoRA, with its own alpha, in float32 whatever ``upcast_dtype`` asks for."""
+        targets = [target_modules] if isinstance(target_modules, str) else target_modules
+        alpha = self.adapter.alpha if lora_alpha is None else lora_alpha
+        add_adapter(model, kind=self.adapter.kind, rank=lora_rank, alpha=alpha, targets=tuple(targets))
+        return model
+
+    def mapping_lora_state_dict(self, state_dict):
+        """PEFT's saved names to names within the model; magnitude vectors are kept, which make DoRA what it is."""
+        magnitudes = {}
+        for key, value in state_dict.items():
+            stem, found, _ = key.partition(".lora_magnitude_vector")
+            if found:
+                magnitudes[f"{stem}.lora_magnitude_vector.default.weight"] = value
+        return {**super().mapping_lora_state_dict(state_dict), **magnitudes}
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        """The loss of one batch; its noise, timesteps and dropped captions follow from each sample's seed.
+
+        Args:
+            batch: ``latents`` (B, C, t, h, w), ``context`` (B, L, text_dim), ``ellipse`` (B, t, h, w) and
+                ``sample_seed`` (B,) int64, as LatentCacheDataset and collate give them.
+
+        Returns:
+            {"total", "velocity_mse"}: see :func:`velocity_loss`.
+        """
+        return self.flow_loss(batch, draw_batch(batch["latents"], batch["sample_seed"], self.objective.caption_dropout))
+
+    def flow_loss(self, batch: dict, draw: Draw) -> dict[str, Tensor]:
+        """The loss of one batch at a given draw of noise, timesteps and dropped captions."""
+        context = batch["context"]
+        if self.empty_context is not None:
+            context = torch.where(draw.drops_caption.view(-1, 1, 1), self.empty_context.to(context), context)
+        noisy = noisy_batch(batch["latents"], draw, batch["ellipse"], self.pipe.scheduler, self.objective)
+        predicted = predict_velocity(
+            self.pipe.dit, noisy.noisy, noisy.timesteps, context, gradient_checkpointing=self.gradient_checkpointing
+        )
+        return velocity_loss(predicted, noisy)
+
+
+@torch.no_grad()
+def validation_loss(module, dataset) -> dict[str, float]:
+    """Loss on held-out clips at fixed timesteps and noises: the same question at every call.
+
+    Args:
+        module: a :class:`WanAlphaTrainingModule`; dataset: a LatentCacheDataset.
+
+    Returns:
+        {"loss", "velocity_mse"}, means over clips and four timesteps spread over the schedule; captions are kept.
+    """
+    device = next(module.pipe.dit.parameters()).device
+    totals = {"loss": 0.0, "velocity_mse": 0.0}
+    for index in range(len(dataset)):
+        batch = collate([dataset[index]])
+        batch = {name: batch[name].to(device) for name in ("latents", "context", "ellipse")}
+        for timestep_id in VALIDATION_TIMESTEP_IDS:
+            generator = seeded_generator("validation", index, timestep_id)
+            noise = torch.randn(batch["latents"].shape, generator=generator).to(device)
+            draw = Draw(torch.tensor([timestep_id]), noise, torch.zeros(1, dtype=torch.bool, device=device))
+            terms = module.flow_loss(batch, draw)
+            totals["loss"] += float(terms["total"])
+            totals["velocity_mse"] += float(terms["velocity_mse"])
+    return {name: value / (len(dataset) * len(VALIDATION_TIMESTEP_IDS)) for name, value in totals.items()}
+
+
+def train_dit(recipe):
+    """Train the DiT on a latent cache. Running the same recipe again goes on where the last run stopped.
+
+    Args:
+        recipe: a TrainDiTRecipe.
+
+    Returns:
+        the loop's TrainingResult. ``<output_dir>/adapter.safetensors`` (``dit.safetensors`` for the kind "full") holds
+        the result.
+
+    Raises:
+        DataError: the cache is incomplete, damaged, stale, or does not fit the DiT or the validation cache.
+        CheckpointError: weights are not what they claim.
+        ConfigError: a model of two experts, or what the loop refuses.
+    """
+    cache = open_fresh_cache(recipe.cache)
+    validation = None
+    if recipe.validation_cache is not None:
+        validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
+        check_same_encoders(cache, validation.cache)
+    device = choose_device(recipe.training.device)
+    source = recipe.model.wan if recipe.model.dit is None else [str(recipe.model.dit)]
+    # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
+    pipe = load_wan(source, components=("dit",), device="cpu", dtype=choose_dtype(device, recipe.training.precision))
+    if pipe.dit2 is not None:
+        raise ConfigError("model.wan holds two experts; name the one to train by its files: model.wan = [its shards]")
+    check_fits_dit(cache, pipe.dit)
+    base_sha256 = weights_sha256(pipe.dit)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)  # a new adapter's A is drawn from the global generator
+        module = WanAlphaTrainingModule(
+            pipe, recipe.adapter, recipe.objective, recipe.training.gradient_checkpointing,
+            cache.empty_context() if recipe.objective.caption_dropout else None,
+        )  # fmt: skip
+    return run_training(
+        module,
+        LatentCacheDataset(cache, recipe.seed, recipe.repeat),
+        recipe.training,
+        recipe.output_dir,
+        recipe.seed,
+        collate=collate,
+        validate=None if validation is None else lambda module: validation_loss(module, validation),
+        export=lambda module, folder: export_trained(module, folder, base_sha256, recipe),
+        recipe=recipe,
+    )
+
+
+def export_trained(module, folder, base_sha256, recipe=None) -> Path:
+    """Write what was trained: an adapter in the released naming, or the whole DiT in Wan's. Returns the file."""
+    content = None if recipe is None else recipe.as_dict()
+    if module.adapter.kind == "full":
+        path = Path(folder) / "dit.safetensors"
+        metadata = {"format": "wan_alpha.dit", "format_version": "1", "base_sha256": base_sha256, "recipe": content}
+        # The one size that shapes do not tell: a file without Wan's config.json beside it can then be loaded.
+        metadata["num_heads"] = str(module.pipe.dit.blocks[0].self_attn.num_heads)
+        save_safetensors(module.pipe.dit.state_dict(), path, metadata)
+        return path
+    path = Path(folder) / "adapter.safetensors"
+    adapter = module.adapter
+    save_adapter(
+        module.pipe.dit, path, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets,
+        base_sha256=base_sha256, recipe=content,
+    )
+    return path
+
+
+def weights_sha256(dit) -> str:
+    """Hash of weights rounded to bfloat16: the same for a float32 file and its bfloat16 copy."""
+    return tensors_sha256({name: value.to(torch.bfloat16) for name, value in dit.state_dict().items()})
+
+
+def open_fresh_cache(folder) -> LatentCache:
+    """Open a cache, every item whole and made by the VAE whose files it names, as they are today.
+
+    Raises:
+        DataError: incomplete or damaged, or stale because those files hold another encoder or merge block by now.
+    """
+    cache = LatentCache.open(folder)
+    cache.verify()
+    files = cache.index.vae_files
+    changed = [file["path"] for file in files.values() if _has_changed(file)]
+    # A cache that was moved to another machine names files that are not there: nothing can be compared.
+    if changed and all(Path(file["path"]).is_file() for file in files.values()):
+        from wan_alpha.models.rgba_vae import RGBAlphaVAE
+
+        vae = RGBAlphaVAE.from_pretrained(**{name: file["path"] for name, file in files.items()})
+        if vae.fingerprint() != cache.index.vae_fingerprint:
+            raise DataError(
+                f"{folder}: the cache is stale: {', '.join(changed)} changed since it was built, so its latents are "
+                "not those of today's RGBA VAE; run `wan-alpha cache` again with the same output_dir"
+            )
+    return cache
+
+
+def _has_changed(file):
+    return Path(file["path"]).is_file() and file_sha256(file["path"]) != file["sha256"]
+
+
+def check_same_encoders(cache: LatentCache, validation: LatentCache) -> None:
+    """Raises:
+    DataError: the two caches were made by different VAEs or text encoders.
+    """
+    for name, what in (("vae_fingerprint", "RGBA VAE"), ("text_fingerprint", "text encoder")):
+        if getattr(cache.index, name) != getattr(validation.index, name):
+            raise DataError(f"{validation.folder}: made by another {what} than {cache.folder}; build both caches anew")
+
+
+def check_fits_dit(cache: LatentCache, dit) -> None:
+    """Raises:
+    DataError: the cached latents or contexts do not have the sizes that the DiT takes.
+    """
+    item = cache.read(0)
+    for what, found, expected in (
+        ("latents have", item.latents.shape[0], dit.in_dim),
+        ("contexts have", item.context.shape[1], dit.text_embedding[0].in_features),
+    ):
+        if found != expected:
+            raise DataError(
+                f"{cache.folder}: its {what} {found} channels, the DiT takes {expected}; is it another model's cache?"
+            )

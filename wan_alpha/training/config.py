@@ -1,0 +1,223 @@
+"""Recipes: what a run is made of, checked before anything heavy is loaded.
+
+A recipe is a TOML file (or the ``recipe.json`` of an earlier run) plus dotted overrides; a pydantic class says which
+keys exist, their defaults, units and valid values. Nothing here imports torch, so that ``--help`` stays quick.
+"""
+
+import difflib
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wan_alpha.errors import ConfigError
+
+GRID = 16  # pixels: the VAE divides by 8, the DiT patches by 2
+
+
+def _frame_count(value):
+    if value < 1 or value % 4 != 1:
+        lower = max(1, (value - 1) // 4 * 4 + 1)
+        raise ValueError(f"a clip has 4n+1 frames: {lower} or {lower + 4} would be valid")
+    return value
+
+
+def _on_grid(value):
+    if value < GRID or value % GRID:
+        lower = max(GRID, value // GRID * GRID)
+        raise ValueError(f"sizes are multiples of {GRID} pixels: {lower} or {lower + GRID} would be valid")
+    return value
+
+
+NumFrames = Annotated[int, AfterValidator(_frame_count)]
+GridSize = Annotated[int, AfterValidator(_on_grid)]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def allows_none(annotation):
+    return get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation)
+
+
+def _is_tuple(annotation):
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return any(get_origin(option) is tuple for option in options)
+
+
+class Section(BaseModel):
+    """A table of a recipe. Unknown keys are errors; ``"none"`` stands for None, which TOML lacks; a list may be
+    written with commas."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    def has_default(self, name):
+        """Whether an option still has its default (given or not: a saved recipe names every option)."""
+        return getattr(self, name) == type(self).model_fields[name].default
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_text(cls, value, info):
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, str) and value.lower() == "none" and allows_none(annotation):
+            return None
+        if isinstance(value, str) and _is_tuple(annotation):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+
+class TrainingSettings(Section):
+    """How a run trains: length, batch, optimizer, checkpoints, device."""
+
+    max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps")
+    num_epochs: int | None = Field(None, ge=1, description="stop after this many passes over the data")
+    batch_size: int = Field(1, ge=1, description="clips per device and micro-batch")
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW, per unit of learning rate")
+    warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="clip the gradient's L2 norm to this; none = no clipping")
+    checkpoint_every: int | None = Field(
+        500, ge=1, description="optimizer steps between checkpoints; none = one at the end"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept on disk")
+    validate_every: int | None = Field(
+        None, ge=1, description="optimizer steps between validations; none = before and after training"
+    )
+    log_every: int = Field(1, ge=1, description="optimizer steps between lines of metrics.jsonl")
+    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    device: Device = Field("auto", description="where to train")
+    num_workers: int = Field(0, ge=0, description="processes that load clips")
+
+    @model_validator(mode="after")
+    def _has_an_end(self):
+        if self.max_steps is None and self.num_epochs is None:
+            raise ValueError("give max_steps or num_epochs (with both, whichever comes first ends the run)")
+        return self
+
+
+class Recipe(Section):
+    """Base of every command's recipe."""
+
+    may_change_on_resume: ClassVar[frozenset[str]] = frozenset()
+    """Dotted names that a continued run may change because they do not alter what is computed."""
+
+    output_dir: Path = Field(description="folder of everything the run writes")
+    seed: int = Field(0, ge=0, description="seed of all randomness")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def section_class(field):
+    """The Section class of a pydantic field that is a table, else None."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def dotted_fields(recipe_class, prefix=""):
+    """Yield (dotted name, pydantic FieldInfo) of every option that holds a value, in order."""
+    for name, field in recipe_class.model_fields.items():
+        table = section_class(field)
+        if table is None:
+            yield prefix + name, field
+        else:
+            yield from dotted_fields(table, f"{prefix}{name}.")
+
+
+def list_presets():
+    """Names of the recipes that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in (files("wan_alpha") / "presets").iterdir())
+
+
+def _find_config(config):
+    path = Path(config)
+    if path.is_file():
+        return path
+    preset = files("wan_alpha") / "presets" / f"{path.name.removesuffix('.toml')}.toml"
+    if path.parent == Path(".") and preset.is_file():
+        return Path(str(preset))
+    raise ConfigError(f"--config {config}: no such file, nor a preset; presets: {', '.join(list_presets())}")
+
+
+def read_config(config) -> dict[str, Any]:
+    """Read a ``.toml`` or ``.json`` recipe file, or a preset by its name.
+
+    Raises:
+        ConfigError: not found, or not valid TOML or JSON (with the line).
+    """
+    path = _find_config(config)
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not a valid {path.suffix[1:].upper()} file: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a table of options, found {type(content).__name__}")
+    return content
+
+
+def _apply_override(content, dotted, value):
+    *tables, name = dotted.split(".")
+    for table in tables:
+        content = content.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise ConfigError(f"{dotted}: {table!r} is a value in the recipe file, not a table")
+    content[name] = value
+
+
+def nearest_option(recipe_class, dotted):
+    """A hint for an option that does not exist: the one that was probably meant, or all of them."""
+    names = [name for name, _ in dotted_fields(recipe_class)]
+    same_leaf = [name for name in names if name.split(".")[-1] == dotted.split(".")[-1]]
+    close = same_leaf or difflib.get_close_matches(dotted, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"options: {', '.join(names)}"
+
+
+def _explain(recipe_class, problem):
+    """One line: dotted name, what was given, what would be right."""
+    dotted = ".".join(str(part) for part in problem["loc"])
+    descriptions = dict(dotted_fields(recipe_class))
+    if problem["type"] == "extra_forbidden":
+        return f"{dotted}: no such option; {nearest_option(recipe_class, dotted)}"
+    if problem["type"] == "missing":
+        field = descriptions.get(dotted)
+        return f"{dotted}: missing; {field.description if field else 'the whole table is needed'}"
+    reason = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and (dotted not in descriptions or isinstance(problem["input"], dict)):
+        return f"{dotted}: {reason}" if dotted else reason
+    return f"{dotted} = {problem['input']!r}: {reason[0].lower()}{reason[1:]}"
+
+
+def load_recipe(recipe_class, config=None, overrides=None):
+    """Build a checked recipe from a file and overrides.
+
+    Args:
+        recipe_class: a subclass of :class:`Recipe`.
+        config: path of a ``.toml`` or ``.json`` file, a preset's name, or None.
+        overrides: dict of dotted name to value; text is parsed to the option's type.
+
+    Returns:
+        An instance of ``recipe_class``.
+
+    Raises:
+        ConfigError: every problem at once, a line each: the option's dotted name, what was given, what would be right.
+    """
+    content = read_config(config) if config is not None else {}
+    for dotted, value in (overrides or {}).items():
+        _apply_override(content, dotted, value)
+    for name, field in recipe_class.model_fields.items():
+        if section_class(field) is not None:
+            # An absent table is checked as an empty one, so that each missing option of it is named.
+            content.setdefault(name, {})
+    try:
+        return recipe_class.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(recipe_class, problem) for problem in error.errors()]
+        source = f"recipe {config}" if config is not None else "recipe"
+        raise ConfigError("\n  ".join([f"{source}: {len(problems)} problem(s)", *problems])) from error

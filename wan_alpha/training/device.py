@@ -1,0 +1,32 @@
+"""Where a run computes, and in which type."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from wan_alpha.errors import ConfigError
+
+_PLAIN_DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+
+
+def make_accelerator(settings):
+    """An Accelerator on the device of the settings; it never casts, :func:`autocast` does."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(settings.device, True):
+        raise ConfigError(f"training.device = {settings.device!r}: this machine or this PyTorch build has none; try 'auto'")
+    accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no")
+    if settings.device not in ("auto", accelerator.device.type):
+        # One process computes on one kind of device: accelerate keeps its first choice.
+        raise ConfigError(f"training.device = {settings.device!r}: accelerate already chose {accelerator.device.type} here")
+    if accelerator.distributed_type not in _PLAIN_DATA_PARALLEL:
+        raise ConfigError(
+            f"accelerate is set to {accelerator.distributed_type}: this loop runs on one device or with plain data "
+            "parallelism (accelerate launch --multi_gpu)"
+        )
+    return accelerator
+
+
+def autocast(device, precision):
+    """Autocast to bf16 where the precision setting asks for it ("auto": on CUDA), else a context that does nothing."""
+    enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

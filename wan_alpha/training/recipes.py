@@ -1,0 +1,273 @@
+"""The recipe of each command, one class each. Light on purpose: the command line builds its options from these."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from wan_alpha.training.config import Device, GridSize, NumFrames, Precision, Recipe, Section, TrainingSettings
+
+Background = Literal["random", "black", "blue", "green", "cyan", "red", "magenta", "yellow", "white", "grey"]
+WanSource = str | list[str | list[str]]
+ADAPTER_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
+
+_RESUME_TRAINING = frozenset(
+    f"training.{name}"
+    for name in (
+        "max_steps", "num_epochs", "checkpoint_every", "keep_checkpoints", "validate_every", "log_every", "device",
+        "num_workers", "gradient_checkpointing",
+    )
+)  # fmt: skip
+
+
+class RGBAVAEModel(Section):
+    """Weights of the RGBA VAE."""
+
+    base_vae: Path = Field(description="Wan VAE weights (Wan2.1_VAE.pth or safetensors)")
+    rgba_weights: Path | None = Field(None, description="RGBA VAE weights: this project's safetensors or a released .bin")
+    decoder_lora: Path | None = Field(None, description="the released decoder.bin: both decoders' LoRA")
+
+
+class TrainVAEModel(RGBAVAEModel):
+    """Weights of the RGBA VAE, what of them is trained, and how new parts start."""
+
+    mode: Literal["full", "merge"] = Field(
+        "full", description="full = merge block and both decoders' LoRA; merge = the merge block, decoders given and frozen"
+    )
+    init: Literal["from_vae", "random"] = Field(
+        "from_vae", description="start of a new merge block: the base VAE's own encoder head, or random as released"
+    )
+    lora_rank: int = Field(128, ge=1, description="rank of new decoder LoRA")
+    merge_width: int | None = Field(
+        None, ge=1, description="channels of a new merge block; none = as wide as the encoder's features"
+    )
+    chunk_size: int | None = Field(
+        None, ge=1, description="latent frames that the VAE takes at a time; none = the whole clip at once"
+    )
+
+    @model_validator(mode="after")
+    def _decoders_are_clear(self):
+        if self.mode == "merge" and self.decoder_lora is None and self.rgba_weights is None:
+            raise ValueError(
+                "mode = 'merge' trains the merge block against trained decoders: give model.decoder_lora (the released "
+                "decoder.bin) or model.rgba_weights, or choose mode = 'full'"
+            )
+        if not self.has_default("lora_rank") and (self.decoder_lora or self.rgba_weights):
+            raise ValueError("model.lora_rank has no effect with given decoders: their file says its rank; leave it out")
+        return self
+
+
+class ClipData(Section):
+    """A dataset of RGBA clips and the size they are brought to."""
+
+    base_path: Path = Field(description="folder of the dataset")
+    metadata: Path | None = Field(None, description="manifest (.csv, .jsonl, .json); none = <base_path>/metadata.csv")
+    repeat: int = Field(1, ge=1, description="times each clip occurs in an epoch")
+
+    @property
+    def manifest(self) -> Path:
+        return self.metadata if self.metadata is not None else self.base_path / "metadata.csv"
+
+
+class TrainVAEData(ClipData):
+    """Clips that the RGBA VAE learns to reconstruct."""
+
+    num_frames: NumFrames = Field(17, description="frames per clip, 4n+1")
+    height: GridSize = Field(272, description="pixels, a multiple of 16")
+    width: GridSize = Field(272, description="pixels, a multiple of 16")
+    augment: bool = Field(True, description="random scale (1 to 2 times) and crop, the same for colour and alpha")
+    cache_clips: bool = Field(False, description="keep decoded clips in memory")
+    validation_metadata: Path | None = Field(
+        None, description="manifest of held-out clips, paths below base_path; none = no validation"
+    )
+    validation_clips: int = Field(4, ge=1, description="held-out clips that are used, from the manifest's first on")
+
+
+class LossSettings(Section):
+    """The reconstruction loss; weights are relative to 1, the release's value."""
+
+    perceptual: Literal["vgg16", "lpips", "none"] = Field("vgg16", description="network of the perceptual terms")
+    perceptual_weights: Path | None = Field(
+        None, description="ImageNet weights of that network; none = torchvision's cache"
+    )
+    edge_kernel: Literal["central", "sobel"] = Field("central", description="edge filter; the release uses central")
+    l1_weight: float = Field(1.0, ge=0, description="weight of the L1 terms")
+    perceptual_weight: float = Field(1.0, ge=0, description="weight of the perceptual terms")
+    edge_weight: float = Field(1.0, ge=0, description="weight of the edge terms")
+    temporal_weight: float = Field(0.0, ge=0, description="weight of the frame-difference terms, absent in the release")
+    hard_threshold: float = Field(
+        0.0, ge=0, lt=1, description="alpha up to this counts as clear in hard renders; above 0 for compressed mattes"
+    )
+
+    @model_validator(mode="after")
+    def _perceptual_is_used(self):
+        unused = [name for name in ("perceptual_weights", "perceptual_weight") if not self.has_default(name)]
+        if self.perceptual == "none" and unused:
+            raise ValueError(f"loss.{unused[0]} has no effect with perceptual = 'none'; leave one of them out")
+        return self
+
+
+class TrainVAERecipe(Recipe):
+    """Stage 1: train the RGBA VAE."""
+
+    may_change_on_resume: ClassVar = _RESUME_TRAINING | {
+        "model.chunk_size", "data.cache_clips", "data.validation_metadata", "data.validation_clips",
+    }  # fmt: skip
+
+    model: TrainVAEModel
+    data: TrainVAEData
+    loss: LossSettings
+    training: TrainingSettings
+
+
+class ValidateVAERecipe(Recipe):
+    """Reconstruct one RGBA clip and judge the result."""
+
+    model: RGBAVAEModel
+    rgb_video: Path = Field(description="colour video of a pair, or one RGBA file")
+    alpha_video: Path | None = Field(None, description="matte of the pair; none = beside the colour video, or in the file")
+    output_prefix: str = Field("validation", description="start of the names of the files written to output_dir")
+    num_frames: NumFrames | None = Field(None, description="frames from the start, 4n+1; none = the whole clip")
+    height: GridSize | None = Field(None, description="pixels, a multiple of 16; none = the clip's own, cut to the grid")
+    width: GridSize | None = Field(None, description="pixels, a multiple of 16; none = the clip's own, cut to the grid")
+    background: Background = Field("black", description="colour of the encoder's hard render")
+    hard_threshold: float = Field(0.0, ge=0, lt=1, description="alpha up to this counts as clear in the hard render")
+    fps: float = Field(16.0, gt=0, description="frames per second of the comparison video")
+    chunk_size: int | None = Field(1, ge=1, description="latent frames decoded at a time; none = the whole clip at once")
+    device: Device = Field("auto", description="where to run")
+    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+
+    @model_validator(mode="after")
+    def _has_rgba_weights(self):
+        if self.model.rgba_weights is None:
+            raise ValueError("model.rgba_weights: missing; the trained RGBA VAE (or its merge block) to be validated")
+        return self
+
+
+class CacheModel(RGBAVAEModel):
+    """What turns clips and captions into latents and contexts."""
+
+    wan: WanSource = Field(description="Wan folder, list of files, or model_id:pattern,... (text encoder and tokenizer are used)")
+    rgba_weights: Path = Field(description="trained RGBA VAE weights: this project's safetensors or a released .bin")
+
+
+class CacheData(ClipData):
+    """Clips to be cached."""
+
+    num_frames: NumFrames = Field(81, description="frames per clip, 4n+1")
+    height: GridSize = Field(480, description="pixels, a multiple of 16")
+    width: GridSize = Field(832, description="pixels, a multiple of 16")
+    augment: bool = Field(False, description="random scale (1 to 2 times) and crop; with repeat, each repeat differs")
+
+
+class CacheRecipe(Recipe):
+    """Compute what stage 2 trains on: text contexts and merged latents. output_dir is the cache."""
+
+    model: CacheModel
+    data: CacheData
+    background: Background = Field("random", description="colour of the hard render; random = one of eight per clip")
+    hard_threshold: float = Field(0.0, ge=0, lt=1, description="alpha up to this counts as clear in the hard render")
+    device: Device = Field("auto", description="where to run")
+    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    force: bool = Field(False, description="compute every item again")
+
+
+class TrainDiTModel(Section):
+    """The diffusion model that is trained."""
+
+    wan: WanSource = Field(description="Wan folder, list of files, or model_id:pattern,...")
+    dit: Path | None = Field(None, description="DiT weights in place of the folder's own")
+
+
+class AdapterSettings(Section):
+    """What is trained of the DiT."""
+
+    kind: Literal["dora", "lora", "full"] = Field("dora", description="adapter, or full = every weight of the DiT")
+    rank: int = Field(32, ge=1, description="rank of the adapter")
+    alpha: float = Field(32, gt=0, description="the adapter's scale times its rank")
+    targets: tuple[str, ...] = Field(ADAPTER_TARGETS, min_length=1, description="linear layers that get an adapter")
+
+    @model_validator(mode="after")
+    def _adapter_is_used(self):
+        unused = [name for name in ("rank", "alpha", "targets") if not self.has_default(name)]
+        if self.kind == "full" and unused:
+            raise ValueError(f"adapter.{unused[0]} has no effect with kind = 'full'; leave it out or choose dora or lora")
+        return self
+
+
+class ObjectiveSettings(Section):
+    """Rectified flow on the latents."""
+
+    shift: float = Field(5.0, gt=0, description="timestep shift: above 1, more of the training at high noise")
+    noise_shift: float = Field(0.0, ge=0, description="added to the noise outside the subject's ellipse; Wan-Alpha v2: 0.05")
+    weighting: Literal["bell", "none"] = Field("bell", description="loss weight over timesteps; bell as in DiffSynth")
+    caption_dropout: float = Field(0.0, ge=0, lt=1, description="share of samples that see the empty caption")
+
+
+class TrainDiTSettings(TrainingSettings):
+    """How stage 2 trains."""
+
+    gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+
+
+class TrainDiTRecipe(Recipe):
+    """Stage 2: train the diffusion model on cached latents."""
+
+    may_change_on_resume: ClassVar = _RESUME_TRAINING | {"cache", "validation_cache"}
+
+    model: TrainDiTModel
+    cache: Path = Field(description="folder that `wan-alpha cache` made")
+    validation_cache: Path | None = Field(None, description="cache of held-out clips; none = no validation")
+    repeat: int = Field(1, ge=1, description="times each cached clip occurs in an epoch")
+    adapter: AdapterSettings
+    objective: ObjectiveSettings
+    training: TrainDiTSettings
+
+
+class GenerateModel(RGBAVAEModel):
+    """Weights that generate."""
+
+    wan: WanSource = Field(description="Wan folder, list of files, or model_id:pattern,...")
+    rgba_weights: Path | None = Field(
+        None, description="RGBA VAE weights: this project's safetensors or a released .bin; none with decoder_lora"
+    )
+    adapter: Path | None = Field(None, description="DoRA or LoRA of stage 2")
+    adapter_scale: float = Field(1.0, description="strength of that adapter")
+    distillation_lora: Path | None = Field(None, description="step-distillation LoRA, merged after the adapter")
+
+    @model_validator(mode="after")
+    def _has_decoders(self):
+        if self.rgba_weights is None and self.decoder_lora is None:
+            raise ValueError("model.rgba_weights or model.decoder_lora: missing; the two decoders that make colour and alpha")
+        return self
+
+
+class GenerateRecipe(Recipe):
+    """Generate transparent video from text."""
+
+    model: GenerateModel
+    prompt: str | None = Field(None, description="what to show; say that the background is transparent")
+    prompts_file: Path | None = Field(None, description="text file, one prompt a line")
+    negative_prompt: str = Field("", description="what to avoid; used with guidance above 1")
+    num_frames: NumFrames = Field(81, description="frames, 4n+1")
+    height: GridSize = Field(480, description="pixels, a multiple of 16")
+    width: GridSize = Field(832, description="pixels, a multiple of 16")
+    fps: float = Field(16.0, gt=0, description="frames per second of the videos")
+    num_steps: int = Field(50, ge=1, description="sampling steps; 4 with a step-distillation LoRA")
+    guidance: float = Field(5.0, ge=0, description="classifier-free guidance; 1 = off, half the work")
+    shift: float = Field(5.0, gt=0, description="timestep shift of the sampling schedule")
+    solver: Literal["unipc", "euler"] = Field("unipc", description="how the flow is integrated")
+    mask: Path | None = Field(None, description="gauss_mask file that says where the subject stands")
+    noise_shift: float = Field(0.0, ge=0, description="added to the noise outside the mask's ellipse; Wan-Alpha v2: 0.05")
+    chunk_size: int | None = Field(1, ge=1, description="latent frames decoded at a time; none = the whole clip at once")
+    tiled: bool = Field(False, description="decode in spatial tiles: less memory, more time")
+    device: Device = Field("auto", description="where to run")
+    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+
+    @model_validator(mode="after")
+    def _is_consistent(self):
+        if (self.prompt is None) == (self.prompts_file is None):
+            raise ValueError("give prompt or prompts_file, one of the two")
+        if (self.mask is None) != (self.noise_shift == 0):
+            raise ValueError("mask and noise_shift work together: give both (noise_shift = 0.05) or neither")
+        return self

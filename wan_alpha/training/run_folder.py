@@ -1,0 +1,83 @@
+"""The files of a run beside its checkpoints: the recipe it was made with, and its metrics."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+from wan_alpha.errors import ConfigError
+
+RECIPE_FILE = "recipe.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+def _replace(path, text):
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _flatten(values, prefix=""):
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def check_same_recipe(output_dir, recipe):
+    """Refuse to continue a run under a recipe that would have computed something else.
+
+    Raises:
+        ConfigError: the differing options with both values, and what to do.
+    """
+    path = Path(output_dir) / RECIPE_FILE
+    if not path.is_file():
+        return
+    before, now = _flatten(json.loads(path.read_text(encoding="utf-8"))), _flatten(recipe.as_dict())
+    free = recipe.may_change_on_resume | {"output_dir"}
+    differing = [name for name in now | before if name not in free and before.get(name) != now.get(name)]
+    if differing:
+        listed = "\n  ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} here" for name in differing)
+        raise ConfigError(
+            f"{output_dir} holds a run of another recipe:\n  {listed}\n"
+            "choose another output_dir, delete that folder, or give the same values to continue its run"
+        )
+
+
+def write_recipe(output_dir, recipe):
+    """Record the recipe as ``recipe.json``, which ``--config`` reads back."""
+    _replace(Path(output_dir) / RECIPE_FILE, json.dumps(recipe.as_dict(), indent=2) + "\n")
+
+
+def read_metrics(output_dir):
+    """The lines of a run's ``metrics.jsonl``, oldest first; a last line that was cut short is left out."""
+    path = Path(output_dir) / METRICS_FILE
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class MetricsLog:
+    """``metrics.jsonl``, continued exactly: lines after ``last_step`` belong to steps that will be made again."""
+
+    def __init__(self, output_dir, last_step):
+        self.path = Path(output_dir) / METRICS_FILE
+        kept = [row for row in read_metrics(output_dir) if row["step"] <= last_step]
+        _replace(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def write(self, row):
+        """Append one line; NaN and infinity, which JSON lacks, become null."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+        }
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite) + "\n")
