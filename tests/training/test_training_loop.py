@@ -160,7 +160,9 @@ def test_skips_are_remembered_over_a_resume(tmp_path):
         train(tmp_path, ToyModule(nan_at=range(100)))
 
 
-@pytest.mark.parametrize("changes, named", [({"learning_rate": 5e-3}, "learning_rate"), ({"batch_size": 2}, "batch_size")])
+@pytest.mark.parametrize(
+    "changes, named", [({"learning_rate": 5e-3}, "learning_rate"), ({"batch_size": 2}, "batch_size")]
+)
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path, changes, named):
     train(tmp_path, max_steps=4)
     with pytest.raises(ConfigError, match=rf"training\.{named}: .* there, .* here"):

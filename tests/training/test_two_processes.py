@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_process_toy import train
+from two_process_toy import LENGTHS, train
 
 from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.weights.io import load_state_dict
@@ -15,18 +15,25 @@ from wan_alpha.weights.io import load_state_dict
 SCRIPT = Path(__file__).with_name("two_process_toy.py")
 
 
-def test_two_processes_equal_one(tmp_path):
-    # 13 samples in steps of 4: the last step has one sample, so that one process has none of its own, and fewer
-    # micro-batches of one than the other has.
-    train(tmp_path / "one", batch_size=4)
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, str(tmp_path / "two"), "1", "2"], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, str(folder), "1", "2"], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    return folder
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_two_processes_equal_one(tmp_path, two_processes, length):
+    train(tmp_path, length, batch_size=4)
+    one, two = read_metrics(tmp_path), read_metrics(two_processes / str(length))
     assert [row["step"] for row in two] == list(range(1, 9))
     for name in ("loss", "gradient_norm", "noise_level"):
         assert [row[name] for row in two] == pytest.approx([row[name] for row in one], rel=1e-4)
-    weights = load_state_dict(tmp_path / "one" / "final.safetensors")
-    for name, tensor in load_state_dict(tmp_path / "two" / "final.safetensors").items():
+    weights = load_state_dict(tmp_path / "final.safetensors")
+    for name, tensor in load_state_dict(two_processes / str(length) / "final.safetensors").items():
         torch.testing.assert_close(tensor, weights[name], rtol=1e-4, atol=1e-6)

@@ -10,8 +10,12 @@ from wan_alpha.training.config import TrainingSettings
 from wan_alpha.training.loop import run_training
 from wan_alpha.weights.io import save_safetensors
 
+# In steps of 4 with two processes: a last step of one sample, where one process has none, and one of three, where one
+# has two micro-batches and the other one.
+LENGTHS = (13, 15)
 
-def train(folder, batch_size, accumulation=1):
+
+def train(folder, length, batch_size, accumulation=1):
     module = ToyModule()
     module.register_buffer("constant", torch.ones(3))
     module.dropout.p = 0.0
@@ -19,11 +23,12 @@ def train(folder, batch_size, accumulation=1):
         num_epochs=2, batch_size=batch_size, gradient_accumulation=accumulation, learning_rate=1e-2, device="cpu"
     )
     return run_training(
-        module, ToyDataset(length=13), settings, folder, 0, collate=collate,
+        module, ToyDataset(length), settings, folder, 0, collate=collate,
         validate=lambda module: {"norm": module.first.weight.norm()},
         export=lambda module, folder: save_safetensors(dict(module.state_dict()), folder / "final.safetensors"),
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    for length in LENGTHS:
+        train(Path(sys.argv[1]) / str(length), length, int(sys.argv[2]), int(sys.argv[3]))

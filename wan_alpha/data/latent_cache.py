@@ -1,8 +1,8 @@
 """What stage 2 trains on: contexts, latents and ellipses computed once, in files that say what they were made from.
 
-    <cache>/cache.json                  the index, written last: a folder without it is not finished
-    <cache>/empty_prompt.safetensors    the context of the empty caption
-    <cache>/items/<key>.safetensors     one clip; the key is a hash of everything its content depends on
+<cache>/cache.json                  the index, written last: a folder without it is not finished
+<cache>/empty_prompt.safetensors    the context of the empty caption
+<cache>/items/<key>.safetensors     one clip; the key is a hash of everything its content depends on
 """
 
 import hashlib

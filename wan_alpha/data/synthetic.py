@@ -14,7 +14,7 @@ COLORS = {
     "blue": (0.16, 0.32, 0.84), "purple": (0.56, 0.22, 0.72), "pink": (0.95, 0.56, 0.74), "white": (0.94, 0.94, 0.94),
 }  # fmt: skip
 SHAPES = ("circle", "square", "triangle", "star", "ring")
-SIZES = {"small": 0.38, "large": 0.58}
+SIZES = {"small": 0.38, "large": 0.54}
 OPACITIES = {"solid": 1.0, "translucent": 0.55}
 MOTIONS = ("moving left", "moving right", "moving up", "moving down", "growing", "spinning")
 
@@ -78,14 +78,16 @@ def draw_shape_clip(clip, num_frames, height, width, generator):
 
     aspect = width / height
     y, x = torch.meshgrid(
-        (torch.arange(height) + 0.5) * 2 / height - 1, ((torch.arange(width) + 0.5) * 2 / width - 1) * aspect, indexing="ij"
+        (torch.arange(height) + 0.5) * 2 / height - 1,
+        ((torch.arange(width) + 0.5) * 2 / width - 1) * aspect,
+        indexing="ij",
     )
     time = torch.linspace(-1, 1, num_frames) if num_frames > 1 else torch.zeros(1)
-    radius = SIZES[clip.size] * uniform(0.92, 1.08)
-    travel = uniform(0.16, 0.30)
+    radius = SIZES[clip.size] * uniform(0.93, 1.06)
+    travel = uniform(0.15, 0.26)
     dx = {"moving left": -travel, "moving right": travel}.get(clip.motion, 0.0)
     dy = {"moving up": -travel, "moving down": travel}.get(clip.motion, 0.0)
-    start_x, start_y, angle = uniform(-0.12, 0.12), uniform(-0.12, 0.12), uniform(-0.25, 0.25)
+    start_x, start_y, angle = uniform(-0.08, 0.08), uniform(-0.08, 0.08), uniform(-0.25, 0.25)
     turn = uniform(0.5, 0.9) if clip.motion == "spinning" else 0.0
     growth = uniform(0.25, 0.40) if clip.motion == "growing" else 0.0
     softness = uniform(0.05, 0.14)

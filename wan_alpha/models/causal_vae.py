@@ -48,7 +48,9 @@ def causal_conv(conv, x, state=None):
     past = state.get(conv) if state is not None else None
     if past is None and state is None and x.shape[2] == 1:
         # A still meets the last temporal tap alone; the other taps would multiply zeros.
-        return F.conv2d(x[:, :, 0], conv.weight[:, :, -1], conv.bias, padding=conv._padding[2:3] + conv._padding[:1]).unsqueeze(2)
+        return F.conv2d(
+            x[:, :, 0], conv.weight[:, :, -1], conv.bias, padding=conv._padding[2:3] + conv._padding[:1]
+        ).unsqueeze(2)
     if state is not None:
         seen = x if past is None else torch.cat([past, x], dim=2)
         state.put(conv, seen[:, :, -context:])

@@ -89,7 +89,9 @@ class RGBAlphaVAE(nn.Module):
             lora_alpha = float(weights.metadata.get("lora_alpha", RELEASED_LORA_ALPHA))
             merge, foreground = weights.part("merge"), weights.part("foreground")
             if not foreground and decoder_lora is None:
-                raise CheckpointError(f"{rgba_weights}: holds no decoders; give their file too (decoder_lora, decoder.bin)")
+                raise CheckpointError(
+                    f"{rgba_weights}: holds no decoders; give their file too (decoder_lora, decoder.bin)"
+                )
             if "conv1.weight" in merge:
                 init, merge_width = "random", merge["conv1.weight"].shape[0]
             if foreground:
@@ -148,7 +150,9 @@ class RGBAlphaVAE(nn.Module):
         """
         self._check_video(rgb)
         if alpha.shape != (rgb.shape[0], 1, *rgb.shape[2:]):
-            raise ConfigError(f"alpha must be {(rgb.shape[0], 1, *rgb.shape[2:])} to go with rgb, got {tuple(alpha.shape)}")
+            raise ConfigError(
+                f"alpha must be {(rgb.shape[0], 1, *rgb.shape[2:])} to go with rgb, got {tuple(alpha.shape)}"
+            )
         streams = torch.cat([rgb, (alpha * 2 - 1).expand_as(rgb)])
         if self.tiling is None:
             return self._merged(streams)
@@ -309,7 +313,9 @@ class RGBAlphaVAE(nn.Module):
             raise ConfigError(f"{frames} frames: the VAE takes 4n+1 frames, for example {below} or {below + 4}")
         for name, size in (("height", height), ("width", width)):
             if size % SPATIAL_STRIDE:
-                raise ConfigError(f"{name} {size}: the VAE takes multiples of {SPATIAL_STRIDE}, for example {size // 8 * 8}")
+                raise ConfigError(
+                    f"{name} {size}: the VAE takes multiples of {SPATIAL_STRIDE}, for example {size // 8 * 8}"
+                )
 
 
 def load_decoder_lora(vae, path):

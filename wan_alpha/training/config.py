@@ -80,7 +80,9 @@ class TrainingSettings(Section):
     warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
-    max_grad_norm: float | None = Field(1.0, gt=0, description="clip the gradient's L2 norm to this; none = no clipping")
+    max_grad_norm: float | None = Field(
+        1.0, gt=0, description="clip the gradient's L2 norm to this; none = no clipping"
+    )
     checkpoint_every: int | None = Field(
         500, ge=1, description="optimizer steps between checkpoints; none = one at the end"
     )

@@ -13,11 +13,15 @@ def make_accelerator(settings):
     """An Accelerator on the device of the settings; it never casts, :func:`autocast` does."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(settings.device, True):
-        raise ConfigError(f"training.device = {settings.device!r}: this machine or this PyTorch build has none; try 'auto'")
+        raise ConfigError(
+            f"training.device = {settings.device!r}: this machine or this PyTorch build has none; try 'auto'"
+        )
     accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no")
     if settings.device not in ("auto", accelerator.device.type):
         # One process computes on one kind of device: accelerate keeps its first choice.
-        raise ConfigError(f"training.device = {settings.device!r}: accelerate already chose {accelerator.device.type} here")
+        raise ConfigError(
+            f"training.device = {settings.device!r}: accelerate already chose {accelerator.device.type} here"
+        )
     if accelerator.distributed_type not in _PLAIN_DATA_PARALLEL:
         raise ConfigError(
             f"accelerate is set to {accelerator.distributed_type}: this loop runs on one device or with plain data "

@@ -57,7 +57,17 @@ class _State:
 
 
 def run_training(
-    module, dataset, settings, output_dir, seed, *, collate, validate=None, export=None, recipe=None, description="training"
+    module,
+    dataset,
+    settings,
+    output_dir,
+    seed,
+    *,
+    collate,
+    validate=None,
+    export=None,
+    recipe=None,
+    description="training",
 ):
     """Train ``module`` on ``dataset``.
 
@@ -69,7 +79,7 @@ def run_training(
         output_dir: gets ``metrics.jsonl``, ``recipe.json`` and ``checkpoints/``.
         seed: of the samples' order.
         collate: list of samples -> batch.
-        validate: (module) -> dict of figures, called without gradients before, after and every ``validate_every`` steps.
+        validate: (module) -> dict of figures, called without gradients before, after and each ``validate_every`` steps.
         export: (module, output_dir) -> None, writes the final weights.
         recipe: Recipe that the run was made from; one that would change what is computed is refused on resume.
         description: what the progress bar says.
@@ -206,7 +216,9 @@ class _Run:
                 # Data parallelism averages gradients over the processes; the weights are shares of the whole.
                 (terms["total"] * (part.weight * self.accelerator.num_processes)).backward()
             for name, value in terms.items():
-                value = value.detach().float() * part.weight if part.weight else torch.zeros_like(value.detach()).float()
+                value = (
+                    value.detach().float() * part.weight if part.weight else torch.zeros_like(value.detach()).float()
+                )
                 sums[name] = sums.get(name, 0.0) + value
         values = self.accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()
         limit = self.settings.max_grad_norm if self.settings.max_grad_norm is not None else math.inf
@@ -229,8 +241,8 @@ class _Run:
         self.progress.say(f"step {state.step + 1}: loss {loss}, gradient norm {gradient_norm}: update skipped")
         if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
             raise NonFiniteError(
-                f"{MAX_SKIPPED_IN_A_ROW} updates in a row up to step {state.step + 1} had a loss or gradient that is not "
-                "finite; lower training.learning_rate, look at the data, or set training.precision = 'fp32'. "
+                f"{MAX_SKIPPED_IN_A_ROW} updates in a row up to step {state.step + 1} had a loss or gradient that is "
+                "not finite; lower training.learning_rate, look at the data, or set training.precision = 'fp32'. "
                 f"The run's checkpoints in {self.output_dir} are from before"
             )
         return False

@@ -22,7 +22,7 @@ def epoch_order(seed, epoch, length):
 
 
 def step_samples(order, position, step_size):
-    """Cut an epoch's order, from ``position`` on, into optimizer steps; the last one may be smaller, none is dropped."""
+    """Cut an epoch's order, from ``position`` on, into optimizer steps; the last may be smaller, none is dropped."""
     return [order[start : start + step_size] for start in range(position, len(order), step_size)]
 
 
@@ -30,8 +30,8 @@ def micro_batches(samples, rank, world_size, batch_size):
     """One process's share of an optimizer step.
 
     The processes' shares partition the samples. Weights add up to 1 over all processes, so that the weighted sum of the
-    micro-batches' mean losses is the mean over the step's samples, whatever their number. A process for which nothing is
-    left repeats the first sample with weight 0, since every process takes part in averaging gradients.
+    micro-batches' mean losses is the mean over the step's samples, whatever their number. A process for which nothing
+    is left repeats the first sample with weight 0, since every process takes part in averaging gradients.
     """
     share = samples[rank::world_size]
     if not share:

@@ -23,8 +23,8 @@ class StepProgress:
         self._enabled, self._bar = enabled, None
         if enabled and self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figure]}"),
-                TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[figure]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
             )  # fmt: skip
             self._bar = Progress(*columns, console=self.console)
             self._task = self._bar.add_task(description, total=total, completed=done, figure="")
@@ -44,7 +44,7 @@ class StepProgress:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, done, figure="", total=None):
-        """Show that ``done`` steps are done, with a short text such as the loss; ``total`` where it was not known before."""
+        """Show that ``done`` steps are done, with a short text such as the loss; ``total`` if not known before."""
         self.total = self.total if total is None else total
         elapsed = time.monotonic() - self._started
         rate = (done - self._first) / elapsed if elapsed > 0 else 0.0

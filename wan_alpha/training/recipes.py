@@ -24,7 +24,9 @@ class RGBAVAEModel(Section):
     """Weights of the RGBA VAE."""
 
     base_vae: Path = Field(description="Wan VAE weights (Wan2.1_VAE.pth or safetensors)")
-    rgba_weights: Path | None = Field(None, description="RGBA VAE weights: this project's safetensors or a released .bin")
+    rgba_weights: Path | None = Field(
+        None, description="RGBA VAE weights: this project's safetensors or a released .bin"
+    )
     decoder_lora: Path | None = Field(None, description="the released decoder.bin: both decoders' LoRA")
 
 
@@ -32,7 +34,8 @@ class TrainVAEModel(RGBAVAEModel):
     """Weights of the RGBA VAE, what of them is trained, and how new parts start."""
 
     mode: Literal["full", "merge"] = Field(
-        "full", description="full = merge block and both decoders' LoRA; merge = the merge block, decoders given and frozen"
+        "full",
+        description="full = merge block and both decoders' LoRA; merge = the merge block, decoders given and frozen",
     )
     init: Literal["from_vae", "random"] = Field(
         "from_vae", description="start of a new merge block: the base VAE's own encoder head, or random as released"
@@ -53,7 +56,9 @@ class TrainVAEModel(RGBAVAEModel):
                 "decoder.bin) or model.rgba_weights, or choose mode = 'full'"
             )
         if not self.has_default("lora_rank") and (self.decoder_lora or self.rgba_weights):
-            raise ValueError("model.lora_rank has no effect with given decoders: their file says its rank; leave it out")
+            raise ValueError(
+                "model.lora_rank has no effect with given decoders: their file says its rank; leave it out"
+            )
         return self
 
 
@@ -125,15 +130,21 @@ class ValidateVAERecipe(Recipe):
 
     model: RGBAVAEModel
     rgb_video: Path = Field(description="colour video of a pair, or one RGBA file")
-    alpha_video: Path | None = Field(None, description="matte of the pair; none = beside the colour video, or in the file")
+    alpha_video: Path | None = Field(
+        None, description="matte of the pair; none = beside the colour video, or in the file"
+    )
     output_prefix: str = Field("validation", description="start of the names of the files written to output_dir")
     num_frames: NumFrames | None = Field(None, description="frames from the start, 4n+1; none = the whole clip")
-    height: GridSize | None = Field(None, description="pixels, a multiple of 16; none = the clip's own, cut to the grid")
+    height: GridSize | None = Field(
+        None, description="pixels, a multiple of 16; none = the clip's own, cut to the grid"
+    )
     width: GridSize | None = Field(None, description="pixels, a multiple of 16; none = the clip's own, cut to the grid")
     background: Background = Field("black", description="colour of the encoder's hard render")
     hard_threshold: float = Field(0.0, ge=0, lt=1, description="alpha up to this counts as clear in the hard render")
     fps: float = Field(16.0, gt=0, description="frames per second of the comparison video")
-    chunk_size: int | None = Field(1, ge=1, description="latent frames decoded at a time; none = the whole clip at once")
+    chunk_size: int | None = Field(
+        1, ge=1, description="latent frames decoded at a time; none = the whole clip at once"
+    )
     device: Device = Field("auto", description="where to run")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
 
@@ -147,7 +158,9 @@ class ValidateVAERecipe(Recipe):
 class CacheModel(RGBAVAEModel):
     """What turns clips and captions into latents and contexts."""
 
-    wan: WanSource = Field(description="Wan folder, list of files, or model_id:pattern,... (text encoder and tokenizer are used)")
+    wan: WanSource = Field(
+        description="Wan folder, list of files, or model_id:pattern,... (text encoder and tokenizer are used)"
+    )
     rgba_weights: Path = Field(description="trained RGBA VAE weights: this project's safetensors or a released .bin")
 
 
@@ -191,7 +204,9 @@ class AdapterSettings(Section):
     def _adapter_is_used(self):
         unused = [name for name in ("rank", "alpha", "targets") if not self.has_default(name)]
         if self.kind == "full" and unused:
-            raise ValueError(f"adapter.{unused[0]} has no effect with kind = 'full'; leave it out or choose dora or lora")
+            raise ValueError(
+                f"adapter.{unused[0]} has no effect with kind = 'full'; leave it out or choose dora or lora"
+            )
         return self
 
 
@@ -199,7 +214,9 @@ class ObjectiveSettings(Section):
     """Rectified flow on the latents."""
 
     shift: float = Field(5.0, gt=0, description="timestep shift: above 1, more of the training at high noise")
-    noise_shift: float = Field(0.0, ge=0, description="added to the noise outside the subject's ellipse; Wan-Alpha v2: 0.05")
+    noise_shift: float = Field(
+        0.0, ge=0, description="added to the noise outside the subject's ellipse; Wan-Alpha v2: 0.05"
+    )
     weighting: Literal["bell", "none"] = Field("bell", description="loss weight over timesteps; bell as in DiffSynth")
     caption_dropout: float = Field(0.0, ge=0, lt=1, description="share of samples that see the empty caption")
 
@@ -238,7 +255,9 @@ class GenerateModel(RGBAVAEModel):
     @model_validator(mode="after")
     def _has_decoders(self):
         if self.rgba_weights is None and self.decoder_lora is None:
-            raise ValueError("model.rgba_weights or model.decoder_lora: missing; the two decoders that make colour and alpha")
+            raise ValueError(
+                "model.rgba_weights or model.decoder_lora: missing; the two decoders that make colour and alpha"
+            )
         return self
 
 
@@ -258,8 +277,12 @@ class GenerateRecipe(Recipe):
     shift: float = Field(5.0, gt=0, description="timestep shift of the sampling schedule")
     solver: Literal["unipc", "euler"] = Field("unipc", description="how the flow is integrated")
     mask: Path | None = Field(None, description="gauss_mask file that says where the subject stands")
-    noise_shift: float = Field(0.0, ge=0, description="added to the noise outside the mask's ellipse; Wan-Alpha v2: 0.05")
-    chunk_size: int | None = Field(1, ge=1, description="latent frames decoded at a time; none = the whole clip at once")
+    noise_shift: float = Field(
+        0.0, ge=0, description="added to the noise outside the mask's ellipse; Wan-Alpha v2: 0.05"
+    )
+    chunk_size: int | None = Field(
+        1, ge=1, description="latent frames decoded at a time; none = the whole clip at once"
+    )
     tiled: bool = Field(False, description="decode in spatial tiles: less memory, more time")
     device: Device = Field("auto", description="where to run")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")

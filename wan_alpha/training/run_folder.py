@@ -77,7 +77,8 @@ class MetricsLog:
     def write(self, row):
         """Append one line; NaN and infinity, which JSON lacks, become null."""
         finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in row.items()
         }
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")

@@ -2,7 +2,8 @@
 
 Namings read: PEFT's and the release's (``lora_A``/``lora_B``, ``lora_magnitude_vector``, with or without the adapter
 name ``default`` and the prefix ``base_model.model.``), ComfyUI's (prefix ``diffusion_model.``,
-``lora_down``/``lora_up``, ``alpha``, ``dora_scale``) and the additive differences of step-distillation files (``diff``, ``diff_b``, ``diff_m``).
+``lora_down``/``lora_up``, ``alpha``, ``dora_scale``) and the additive differences of step-distillation files (``diff``,
+``diff_b``, ``diff_m``).
 """
 
 import json

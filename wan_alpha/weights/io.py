@@ -43,7 +43,9 @@ def load_state_dict(path):
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
     if path.suffix not in PICKLE_SUFFIXES:
-        raise CheckpointError(f"{path}: expected .safetensors, {', '.join(PICKLE_SUFFIXES)}; found {path.suffix or 'no suffix'}")
+        raise CheckpointError(
+            f"{path}: expected .safetensors, {', '.join(PICKLE_SUFFIXES)}; found {path.suffix or 'no suffix'}"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
@@ -119,7 +121,9 @@ def save_safetensors(tensors, path, metadata=None):
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=text)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=text
+        )
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

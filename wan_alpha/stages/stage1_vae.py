@@ -1,0 +1,172 @@
+"""Stage 1: train the RGBA VAE to give back colour and alpha from one latent (Wan-Alpha, Section 3.1)."""
+
+import torch
+from torch import nn
+
+from wan_alpha.alpha.composite import BACKGROUND_COLORS, hard_render
+from wan_alpha.alpha.ranges import model_to_unit
+from wan_alpha.data.dataset import RGBAVideoDataset, collate
+from wan_alpha.data.manifest import read_manifest
+from wan_alpha.data.operators import LoadRGBAVideoPair
+from wan_alpha.data.sampling import seeded_generator
+from wan_alpha.losses.reconstruction import TEMPORAL_TERMS, TERMS, RGBAReconstructionLoss
+from wan_alpha.metrics.reconstruction import ReconstructionMeter
+from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.training.loop import run_training
+
+WEIGHTS_FILE = "rgba_vae.safetensors"
+RELEASED_FILE = "rgba_vae_released.bin"
+DECODERS_FILE = "decoder.bin"
+
+
+class ReconstructionModule(nn.Module):
+    """An RGBA VAE and its loss, from a batch of clips to the loss's terms.
+
+    Args:
+        vae: a :class:`RGBAlphaVAE` with its trainable parts chosen; loss: a :class:`RGBAReconstructionLoss`.
+    """
+
+    def __init__(self, vae, loss):
+        super().__init__()
+        self.vae = vae
+        self.loss = loss
+
+    def forward(self, batch):
+        """Render, encode, decode, compare.
+
+        Args:
+            batch: rgb (B, 3, T, H, W) straight in [-1, 1]; alpha (B, 1, T, H, W) in [0, 1]; sample_seed (B,), which
+                each clip's two background colours follow from.
+
+        Returns:
+            dict of the loss's scalar terms, "total" among them.
+        """
+        rgb, alpha = batch["rgb"], batch["alpha"]
+        hard_background, soft_background = (
+            random_backgrounds(batch["sample_seed"], render).to(rgb) for render in ("hard", "soft")
+        )
+        rendered = hard_render(rgb, alpha, hard_background, self.loss.hard_threshold)
+        # The base encoder is frozen and its input needs no gradient: the graph begins at the merge block.
+        pred_rgb, pred_alpha = self.vae.decode_raw(self.vae.encode_raw(rendered, alpha))
+        return self.loss(
+            pred_rgb, pred_alpha, rgb, alpha, hard_background=hard_background, soft_background=soft_background
+        )
+
+
+def random_backgrounds(sample_seeds, render):
+    """One of the eight colours per sample, as the render operators draw it: (B, 3), [-1, 1].
+
+    Args:
+        sample_seeds: (B,) int64; render: "hard" or "soft", which differ.
+    """
+    draws = [torch.randint(8, (), generator=seeded_generator(seed, render)) for seed in sample_seeds.tolist()]
+    return BACKGROUND_COLORS[torch.stack(draws)]
+
+
+def build_loss(settings):
+    """A :class:`RGBAReconstructionLoss` from a recipe's LossSettings."""
+    kinds = {"l1": settings.l1_weight, "perceptual": settings.perceptual_weight, "edge": settings.edge_weight}
+    if settings.perceptual == "none":
+        del kinds["perceptual"]
+    weights = {term: kinds[term.split("_")[0]] for term in TERMS if term.split("_")[0] in kinds}
+    weights |= dict.fromkeys(TEMPORAL_TERMS, settings.temporal_weight)
+    return RGBAReconstructionLoss(
+        perceptual_weights=settings.perceptual_weights,
+        perceptual=settings.perceptual,
+        edge_kernel=settings.edge_kernel,
+        weights=weights,
+        hard_threshold=settings.hard_threshold,
+    )
+
+
+def build_vae(model, seed):
+    """The RGBA VAE of a recipe's TrainVAEModel, its trainable part chosen, in float32 on the CPU."""
+    vae = RGBAlphaVAE.from_pretrained(
+        model.base_vae, model.rgba_weights, model.decoder_lora, init=model.init, lora_rank=model.lora_rank,
+        merge_width=model.merge_width, seed=seed,
+    )  # fmt: skip
+    vae.chunk_size = model.chunk_size
+    return vae.set_trainable(model.mode)
+
+
+def training_clips(data, seed):
+    """The dataset of a recipe's TrainVAEData."""
+    operator = LoadRGBAVideoPair(
+        num_frames=data.num_frames, height=data.height, width=data.width, augment=data.augment,
+        mode="random" if data.augment else "head", cache_clips=data.cache_clips,
+    )  # fmt: skip
+    return RGBAVideoDataset(read_manifest(data.manifest, data.base_path), operator, data.repeat, seed)
+
+
+def held_out_clips(data):
+    """The first ``validation_clips`` clips of the validation manifest, cut in the centre, as (rgb, alpha) pairs."""
+    operator = LoadRGBAVideoPair(num_frames=data.num_frames, height=data.height, width=data.width)
+    rows = read_manifest(data.validation_metadata, data.base_path)[: data.validation_clips]
+    return [(sample["rgb"][None], sample["alpha"][None]) for sample in map(operator, rows)]
+
+
+def reconstruction_figures(vae, clips, hard_threshold=0.0):
+    """Quality of a VAE's reconstructions.
+
+    Args:
+        vae: a :class:`RGBAlphaVAE`.
+        clips: pairs of rgb (1, 3, T, H, W) straight in [-1, 1] and alpha (1, 1, T, H, W) in [0, 1]; clip i is rendered
+            on colour i of the eight, so that the figures of two validations can be compared.
+
+    Returns:
+        dict of rgb_psnr, rgb_mae, rgb_ssim (over grey, with the true alpha), alpha_psnr, alpha_mae, alpha_ssim; dB,
+        levels of 255, and at most 1, over all clips.
+    """
+    meter = ReconstructionMeter()
+    device = vae.latent_mean.device
+    for index, (rgb, alpha) in enumerate(clips):
+        rgb, alpha = rgb.to(device), alpha.to(device)
+        rendered = hard_render(rgb, alpha, BACKGROUND_COLORS[index % 8], hard_threshold)
+        pred_rgb, pred_alpha = vae.decode(vae.encode(rendered, alpha))
+        meter.update(model_to_unit(pred_rgb.float()), pred_alpha.float(), model_to_unit(rgb), alpha)
+    quality = meter.quality()
+    return {
+        f"{stream}_{figure}": getattr(getattr(quality, stream), figure)
+        for stream in ("rgb", "alpha")
+        for figure in ("psnr", "mae", "ssim")
+    }
+
+
+def export_weights(vae, folder, recipe=None):
+    """Write a trained VAE in this project's naming and in the released ones (whole, and the decoders alone)."""
+    vae.save(folder / WEIGHTS_FILE, recipe=recipe)
+    vae.save_released(folder / RELEASED_FILE)
+    vae.save_released(folder / DECODERS_FILE, decoders_only=True)
+
+
+def train_vae(recipe):
+    """Train stage 1; the same call again continues an interrupted run.
+
+    Args:
+        recipe: a TrainVAERecipe.
+
+    Returns:
+        The loop's TrainingResult; ``output_dir`` holds rgba_vae.safetensors, rgba_vae_released.bin and decoder.bin.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, NonFiniteError: what is wrong with recipe, clips, weights or numbers.
+    """
+    clips = training_clips(recipe.data, recipe.seed)
+    held_out = held_out_clips(recipe.data) if recipe.data.validation_metadata is not None else []
+    module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
+
+    def validate(module):
+        return reconstruction_figures(module.vae, held_out, recipe.loss.hard_threshold)
+
+    return run_training(
+        module,
+        clips,
+        recipe.training,
+        recipe.output_dir,
+        recipe.seed,
+        collate=collate,
+        validate=validate if held_out else None,
+        export=lambda module, folder: export_weights(module.vae, folder, recipe.as_dict()),
+        recipe=recipe,
+        description=f"stage 1 ({recipe.model.mode})",
+    )
