@@ -51,7 +51,9 @@ def test_equals_diffsynth_frame_groups(vae, clip, num_frames):
 @torch.no_grad()
 def test_chunks_equal_the_whole_clip(vae, clip, chunk_size):
     features = encoder_features(vae.encoder, clip)
-    torch.testing.assert_close(encoder_features_chunked(vae.encoder, clip, chunk_size), features, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(
+        encoder_features_chunked(vae.encoder, clip, chunk_size), features, atol=TOLERANCE, rtol=0
+    )
     z = vae.conv2(mean_of(vae, features))
     chunks = torch.cat(list(iterate_decoder_frames(vae.decoder, z, chunk_size)), dim=2)
     torch.testing.assert_close(chunks, decoder_frames(vae.decoder, z), atol=TOLERANCE, rtol=0)

@@ -23,7 +23,9 @@ def io(reference_dir):
 
 @pytest.fixture()
 def vae(reference_dir):
-    return RGBAlphaVAE.from_pretrained(reference_dir / "base_vae.safetensors", reference_dir / "rgba_vae_checkpoint.bin")
+    return RGBAlphaVAE.from_pretrained(
+        reference_dir / "base_vae.safetensors", reference_dir / "rgba_vae_checkpoint.bin"
+    )
 
 
 def alpha_of(io):
@@ -88,7 +90,9 @@ def test_decoder_bin_brings_the_decoders(reference_dir, vae, io):
     load_decoder_lora(other, reference_dir / "decoder.bin")
     for got, expected in zip(other.decode_raw(io["latents"]), vae.decode_raw(io["latents"]), strict=True):
         torch.testing.assert_close(got, expected)
-    third = RGBAlphaVAE.from_pretrained(reference_dir / "base_vae.safetensors", decoder_lora=reference_dir / "decoder.bin")
+    third = RGBAlphaVAE.from_pretrained(
+        reference_dir / "base_vae.safetensors", decoder_lora=reference_dir / "decoder.bin"
+    )
     torch.testing.assert_close(third.decode_raw(io["latents"])[1], vae.decode_raw(io["latents"])[1])
 
 
@@ -143,7 +147,9 @@ def read_released_independently(path, base, stream):
     for key in [key for key in state if key.startswith(f"{stream}.decoder.") and "lora_A" in key]:
         down, up = state[key], state[key.replace("lora_A", "lora_B")]
         name = key.removeprefix(f"{stream}.decoder.").removesuffix(".lora_A.default.weight").removesuffix(".conv3D")
-        weights[f"{name}.weight"] = weights[f"{name}.weight"] + torch.einsum("or,ri...->oi...", up.flatten(1), down) / len(down)
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] + torch.einsum(
+            "or,ri...->oi...", up.flatten(1), down
+        ) / len(down)
     return weights
 
 
@@ -162,7 +168,10 @@ def test_released_file_read_independently_decodes_the_same(vae, io, tmp_path, re
 
 def full_checkpoint(vae, reference_dir):
     """A full released checkpoint: the key list pins its naming, the values come from the base VAE."""
-    base, trained = load_file(reference_dir / "base_vae.safetensors"), load_state_dict(reference_dir / "rgba_vae_checkpoint.bin")
+    base, trained = (
+        load_file(reference_dir / "base_vae.safetensors"),
+        load_state_dict(reference_dir / "rgba_vae_checkpoint.bin"),
+    )
     state = {}
     for key in json.loads((reference_dir / "full_checkpoint_keys.json").read_text()):
         plain = key.split(".", 1)[1].replace(".conv3D", "").replace(".base_layer", "")
@@ -200,7 +209,11 @@ def test_one_tile_is_the_whole_frame_and_many_keep_its_size(vae):
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((1, 3, 8, 16, 16), "4n\\+1 frames, for example 5 or 9"), ((1, 3, 5, 20, 16), "height 20"), ((1, 3, 5, 16, 31), "width 31")],
+    [
+        ((1, 3, 8, 16, 16), "4n\\+1 frames, for example 5 or 9"),
+        ((1, 3, 5, 20, 16), "height 20"),
+        ((1, 3, 5, 16, 31), "width 31"),
+    ],
 )
 def test_sizes_off_the_grid_are_refused(vae, shape, message):
     with pytest.raises(ConfigError, match=message):

@@ -136,8 +136,8 @@ def test_sizes_of_the_released_models(dim, ffn, layers, heads, channels, tmp_pat
     save_file(DIT, tmp_path / "dit.safetensors")
     sizes = infer_dit_sizes(dit_shapes(dim, ffn, layers, channels), [tmp_path / "dit.safetensors"])
     assert sizes == {
-        "dim": dim, "in_dim": channels, "ffn_dim": ffn, "out_dim": channels, "text_dim": 4096, "freq_dim": 256, "eps": 1e-6,
-        "patch_size": (1, 2, 2), "num_heads": heads, "num_layers": layers, "has_image_input": False,
+        "dim": dim, "in_dim": channels, "ffn_dim": ffn, "out_dim": channels, "text_dim": 4096, "freq_dim": 256,
+        "eps": 1e-6, "patch_size": (1, 2, 2), "num_heads": heads, "num_layers": layers, "has_image_input": False,
         "has_image_pos_emb": False, "has_ref_conv": False,
     }  # fmt: skip
 

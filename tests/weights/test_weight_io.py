@@ -82,7 +82,7 @@ def test_code_in_a_file_is_never_run(tmp_path):
     for reader in (load_state_dict, load_tensor):
         with pytest.raises(CheckpointError, match="weights.pth"):
             reader(path)
-    path.write_bytes(pickle.dumps(Opener(trace)))
+    path.write_bytes(pickle.dumps(Opener(trace), protocol=2))
     with pytest.raises(CheckpointError):
         load_state_dict(path)
     assert not trace.exists()

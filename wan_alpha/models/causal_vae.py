@@ -13,7 +13,7 @@ walk diffsynth's own modules (``Encoder3d``, ``Decoder3d`` and their blocks) and
 
 import torch
 import torch.nn.functional as F
-from diffsynth.models.wan_video_vae import AttentionBlock, CausalConv3d, Resample, ResidualBlock
+from diffsynth.models.wan_video_vae import AttentionBlock, CausalConv3d, Resample, ResidualBlock, RMS_norm
 
 TEMPORAL_STRIDE = 4
 SPATIAL_STRIDE = 8
@@ -63,11 +63,14 @@ def _frames_as_batch(function, x):
     return y.unflatten(0, (batch, frames)).transpose(1, 2)
 
 
+def _rms_norm(norm, x):
+    # F.normalize as diffsynth calls it: its strided vector norm costs more than the multiplication by its inverse.
+    inverse = x.square().sum(dim=1, keepdim=True).clamp(min=1e-24).rsqrt()
+    return x * inverse * (norm.scale * norm.gamma) + norm.bias
+
+
 def _residual(block, x, state):
-    shortcut = block.shortcut(x)
-    for layer in block.residual:
-        x = causal_conv(layer, x, state) if isinstance(layer, CausalConv3d) else layer(x)
-    return x + shortcut
+    return run_blocks(block.residual, x, state) + block.shortcut(x)
 
 
 def _double_frames(conv, x):
@@ -120,6 +123,8 @@ def run_block(block, x, state=None):
         return _upsample(block, x, state) if block.mode.startswith("upsample") else _downsample(block, x, state)
     if isinstance(block, CausalConv3d):
         return causal_conv(block, x, state)
+    if isinstance(block, RMS_norm):
+        return _rms_norm(block, x)
     return block(x)
 
 

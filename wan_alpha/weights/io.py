@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from wan_alpha.errors import CheckpointError
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+# What torch.load raises for files that are no checkpoint, hold code, or were cut short.
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError)
 _WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "module")
 
 
@@ -48,7 +50,7 @@ def load_state_dict(path):
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a PyTorch file of plain tensors, or truncated ({reason})") from error
     for wrapper in _WRAPPERS:
@@ -72,7 +74,7 @@ def load_tensor(path):
     path = _existing(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path}: not a PyTorch file of one plain tensor, or truncated") from error
     if not isinstance(content, torch.Tensor):
         raise CheckpointError(f"{path}: expected one tensor, found {type(content).__name__}")

@@ -1,0 +1,64 @@
+"""The demo's road with a handful of steps: everything runs, and bars that are missed are said."""
+
+import json
+
+import pytest
+
+from wan_alpha.cli.main import main
+from wan_alpha.demo.figures import clip_figures, stage1_figures, stage2_figures
+from wan_alpha.inference.generate import GeneratedClip
+from wan_alpha.metrics.coverage import Coverage
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    sizes = ["--num-clips", "2", "--num-held-out", "1", "--vae-steps", "2", "--dit-steps", "2"]
+    return out, main(["demo", "--out", str(out), "--device", "cpu", *sizes])
+
+
+def test_everything_is_written_and_missed_bars_fail(run):
+    out, code = run
+    assert code == 1, "two steps cannot meet the bars"
+    summary = json.loads((out / "demo.json").read_text())
+    missed = [figure["name"] for figure in summary["figures"] if not figure["passed"]]
+    assert "stage 1: alpha PSNR" in missed
+    assert (out / "stage1" / "rgba_vae.safetensors").is_file() and (out / "stage2" / "adapter.safetensors").is_file()
+    assert len(list((out / "generated").glob("*/frames/*.png"))) == 3 * 9
+    assert len(list((out / "generated").glob("*/video.webm"))) == 3
+
+
+def test_page_stands_alone(run):
+    page = (run[0] / "index.html").read_text()
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    assert [len(clip["frames"]) for clip in data["clips"]] == [9, 9, 9]
+    assert all(frame.startswith("data:image/png;base64,") for clip in data["clips"] for frame in clip["frames"])
+    assert len(data["figures"]) == 7 and len(data["charts"]) == 2 and len(data["stills"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("after", "passed"),
+    [
+        ({"alpha_psnr": 21.5, "rgb_psnr": 26.5, "alpha_mae": 5}, [True, True, True]),
+        ({"alpha_psnr": 20.9, "rgb_psnr": 26.5, "alpha_mae": 5}, [False, True, True]),
+        ({"alpha_psnr": 21.5, "rgb_psnr": 25.9, "alpha_mae": 200}, [True, False, False]),
+    ],
+)
+def test_stage1_bars(after, passed):
+    before = {"alpha_psnr": 6.0, "rgb_psnr": 25.0, "alpha_mae": 100}
+    assert [figure.passed for figure in stage1_figures(before, after)] == passed
+    high = before | {"alpha_psnr": 12.0}
+    assert not stage1_figures(high, {"alpha_psnr": 23.0, "rgb_psnr": 27, "alpha_mae": 5})[0].passed, (
+        "+11 dB is too little"
+    )
+
+
+def test_stage2_and_clip_bars():
+    assert stage2_figures({"loss": 1.0}, {"loss": 0.9})[0].passed
+    assert not stage2_figures({"loss": 1.0}, {"loss": 1.0})[0].passed
+
+    def clip(clear):
+        return GeneratedClip("a star", 0, None, Coverage(clear, 0.1, 0.9 - clear), 50.0)
+
+    assert [figure.passed for figure in clip_figures([clip(0.0), clip(0.6), clip(1.0)])] == [False, True, False]

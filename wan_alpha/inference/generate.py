@@ -1,0 +1,197 @@
+"""`wan-alpha generate`: prompts in, transparent clips out.
+
+    <output_dir>/
+    └── 000_a_red_ball/
+        ├── frames/00000.png ...   straight RGBA
+        ├── preview.mp4            over a checkerboard
+        ├── alpha.mp4              the matte
+        ├── video.webm             transparent, for browsers
+        └── settings.json          everything needed to make it again
+"""
+
+import gc
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from wan_alpha.errors import ConfigError
+from wan_alpha.metrics.coverage import Coverage
+from wan_alpha.training.progress import StepProgress
+from wan_alpha.weights.io import read_metadata
+
+
+@dataclass(frozen=True)
+class GeneratedClip:
+    """One clip.
+
+    Attributes:
+        prompt, seed: what it was made from; folder: where it is.
+        coverage: shares of clear, semi-transparent and opaque pixels.
+        webm_alpha_psnr: of the alpha read back from video.webm, dB.
+    """
+
+    prompt: str
+    seed: int
+    folder: Path
+    coverage: Coverage
+    webm_alpha_psnr: float
+
+
+def generate(recipe, progress=True):
+    """Generate one clip a prompt. The models are loaded one after the other, so memory holds the largest of them alone.
+
+    Clip number i starts from the noise of seed + i. With a two-expert model the adapters go into both experts.
+
+    Args:
+        recipe: a GenerateRecipe; progress: show progress bars.
+
+    Returns:
+        list of GeneratedClip, in the order of the prompts.
+
+    Raises:
+        ConfigError: no prompts, or options that do not go together.
+        CheckpointError: weights that are not what they claim or do not fit.
+        DataError: files that cannot be written.
+    """
+    from wan_alpha.inference.placement import read_placement
+    from wan_alpha.models.base_vae import LATENT_MEAN
+    from wan_alpha.models.causal_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE
+    from wan_alpha.models.wan import choose_device, choose_dtype
+
+    prompts = read_prompts(recipe)
+    device = choose_device(recipe.device)
+    dtype = choose_dtype(device, recipe.precision)
+    grid = (
+        (recipe.num_frames - 1) // TEMPORAL_STRIDE + 1,
+        recipe.height // SPATIAL_STRIDE,
+        recipe.width // SPATIAL_STRIDE,
+    )
+    ellipse = None if recipe.mask is None else read_placement(recipe.mask, grid)
+    contexts, negative = _encode(recipe, prompts, device, dtype)
+    latents = _sample(recipe, contexts, negative, (1, len(LATENT_MEAN), *grid), ellipse, device, dtype, progress)
+    return _decode(recipe, prompts, latents, device, dtype, progress)
+
+
+def read_prompts(recipe):
+    """The recipe's prompts: its own, or the lines of its file without the empty ones.
+
+    Raises:
+        ConfigError: an unreadable or empty file, or an empty prompt.
+    """
+    if recipe.prompt is not None:
+        prompts, source = [recipe.prompt.strip()], "prompt"
+    else:
+        source = f"prompts_file {recipe.prompts_file}"
+        try:
+            prompts = [line.strip() for line in recipe.prompts_file.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{source}: cannot be read as UTF-8 text ({error})") from error
+    prompts = [prompt for prompt in prompts if prompt]
+    if not prompts:
+        raise ConfigError(f"{source}: expected a prompt, found none")
+    return prompts
+
+
+def clip_folder(output_dir, index, prompt):
+    """<output_dir>/<index>_<the prompt's first words>."""
+    slug = re.sub(r"\W+", "_", prompt.lower()).strip("_")[:40].strip("_")
+    return Path(output_dir) / f"{index:03d}_{slug or 'clip'}"
+
+
+def _encode(recipe, prompts, device, dtype):
+    from wan_alpha.models.wan import encode_prompts, load_wan
+
+    pipe = load_wan(recipe.model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype)
+    contexts = [encode_prompts(pipe, [prompt]).cpu() for prompt in prompts]
+    negative = None if recipe.guidance == 1 else encode_prompts(pipe, [recipe.negative_prompt]).cpu()
+    del pipe
+    _free_memory(device)
+    return contexts, negative
+
+
+def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress):
+    from wan_alpha.inference.sampler import sample_latents
+    from wan_alpha.models.adapters import merge_adapter_into
+    from wan_alpha.models.wan import load_wan
+
+    model = recipe.model
+    pipe = load_wan(model.wan, components=("dit",), device=device, dtype=dtype)
+    for dit in filter(None, (pipe.dit, pipe.dit2)):
+        if dit.in_dim != shape[1]:
+            raise ConfigError(
+                f"model.wan: expected a DiT for {shape[1]} latent channels (Wan2.1 T2V), found {dit.in_dim}"
+            )
+        if model.adapter is not None:
+            merge_adapter_into(dit, model.adapter, model.adapter_scale)
+        if model.distillation_lora is not None:
+            merge_adapter_into(dit, model.distillation_lora)
+    latents = []
+    with StepProgress("sampling", recipe.num_steps * len(contexts), enabled=progress, unit="steps") as bar:
+        for index, context in enumerate(contexts):
+            sampled = sample_latents(
+                pipe.dit, context, shape, num_steps=recipe.num_steps, shift=recipe.shift, guidance=recipe.guidance,
+                negative_context=negative, solver=recipe.solver, seed=recipe.seed + index, ellipse=ellipse,
+                noise_shift=recipe.noise_shift, dit_low_noise=pipe.dit2,
+                callback=lambda done, total, before=index: bar.update(before * total + done),
+            )  # fmt: skip
+            latents.append(sampled.cpu())
+    del pipe, dit
+    _free_memory(device)
+    return latents
+
+
+def _decode(recipe, prompts, latents, device, dtype, progress):
+    from wan_alpha.inference.clip_files import write_clip
+    from wan_alpha.models.rgba_vae import RGBAlphaVAE
+    from wan_alpha.models.tiling import Tiling
+
+    model = recipe.model
+    vae = RGBAlphaVAE.from_pretrained(model.base_vae, model.rgba_weights, model.decoder_lora, dtype, device)
+    if recipe.tiled:
+        vae.tiling = Tiling()
+    clips = []
+    with StepProgress("decoding", recipe.num_frames * len(prompts), enabled=progress, unit="frames") as bar:
+        for index, (prompt, sampled) in enumerate(zip(prompts, latents, strict=True)):
+            folder = clip_folder(recipe.output_dir, index, prompt)
+            folder.mkdir(parents=True, exist_ok=True)
+            chunks = vae.iterate_decode(sampled.to(device, dtype), recipe.chunk_size or sampled.shape[2])
+            before = index * recipe.num_frames
+            written = write_clip(chunks, folder, recipe.fps, lambda done, before=before: bar.update(before + done))
+            clip = GeneratedClip(prompt, recipe.seed + index, folder, written.coverage, written.webm_alpha_error.psnr)
+            _write_settings(recipe, clip, written)
+            clips.append(clip)
+            bar.say(_summary(clip))
+    return clips
+
+
+def _write_settings(recipe, clip, written):
+    """The recipe that makes this clip again by itself, and what is known about the result."""
+    own = recipe.as_dict() | {"prompt": clip.prompt, "prompts_file": None, "seed": clip.seed}
+    adapter = {} if recipe.model.adapter is None else read_metadata(recipe.model.adapter)
+    settings = {
+        "recipe": own,
+        "adapter": {key: adapter[key] for key in ("kind", "rank", "alpha", "base_sha256") if key in adapter},
+        "coverage": asdict(clip.coverage),
+        "webm_alpha_error": asdict(written.webm_alpha_error),
+        "num_frames": written.num_frames,
+    }
+    (clip.folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _summary(clip):
+    shares = clip.coverage
+    return (
+        f"{clip.folder}: {shares.clear:.0%} clear, {shares.semi_transparent:.0%} semi-transparent, "
+        f"{shares.opaque:.0%} opaque; alpha in video.webm {clip.webm_alpha_psnr:.1f} dB"
+    )
+
+
+def _free_memory(device):
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
