@@ -75,7 +75,7 @@ def test_missing_weights_say_what_goes_where(empty_cache, monkeypatch, perceptua
     with pytest.raises(ConfigError) as caught:
         RGBAReconstructionLoss(perceptual=perceptual)
     message = str(caught.value)
-    assert str(empty_cache / file) in message and f"models/{file}" in message
+    assert str(empty_cache / file) in message and f"torchvision's {file}" in message
     assert message.endswith(f"choose perceptual = {others}")
 
 

@@ -36,7 +36,7 @@ def find_backbone_weights(network: str, path: str | Path | None, option: str) ->
     others = " | ".join(f'"{other}"' for other in ("vgg16", "lpips", "none") if other != option)
     raise ConfigError(
         f'perceptual = "{option}" needs the ImageNet weights of {network}, and {candidate} is not there. '
-        f"Nothing is downloaded: put https://download.pytorch.org/models/{name} there, give the path of your copy, "
+        f"Nothing is downloaded: put torchvision's {name} there, give the path of your copy, "
         f"or choose perceptual = {others}"
     )
 
