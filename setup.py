@@ -30,6 +30,7 @@ setup(
         "pillow",
         "pydantic>=2.8",
         "rich",
+        "scipy",
     ],
     extras_require={"test": ["pytest>=8"]},
     entry_points={"console_scripts": ["wan-alpha = wan_alpha.cli.main:main"]},

@@ -73,8 +73,8 @@ def _residual(block, x, state):
     return run_blocks(block.residual, x, state) + block.shortcut(x)
 
 
-def _double_frames(conv, x):
-    """The two halves of ``conv``'s channels are the two frames that each input frame becomes."""
+def _double_frames(x):
+    """The two halves of the time convolution's channels are the two frames that each input frame becomes."""
     return x.unflatten(1, (2, -1)).permute(0, 2, 3, 1, 4, 5).flatten(2, 3)
 
 
@@ -85,7 +85,7 @@ def _upsample(block, x, state):
             state.put(block, x[:, :, :0])  # an empty marker: the clip's first frame has passed
         first, rest = (x[:, :, :1], x[:, :, 1:]) if starts_clip else (x[:, :, :0], x)
         if rest.shape[2]:
-            rest = _double_frames(block.time_conv, _time_conv(block.time_conv, rest, state))
+            rest = _double_frames(_time_conv(block.time_conv, rest, state))
         x = torch.cat([first, rest], dim=2) if first.shape[2] else rest
     return _frames_as_batch(block.resample, x)
 

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from diffsynth.core import gradient_checkpoint_forward
 from diffsynth.models.wan_video_dit import WanModel, precompute_freqs_cis_3d, sinusoidal_embedding_1d
 from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer, WanTextEncoder
-from einops import rearrange
 from torch import nn
 
 from wan_alpha.errors import CheckpointError, ConfigError
@@ -160,7 +159,7 @@ def predict_velocity(dit, latents, timesteps, context, *, gradient_checkpointing
     dtype = dit.patch_embedding.weight.dtype
     x = dit.patch_embedding(latents.to(dtype))
     grid = x.shape[2:]
-    x = rearrange(x, "b c f h w -> b (f h w) c").contiguous()
+    x = x.flatten(2).transpose(1, 2).contiguous()
     time = _time_embedding(dit, timesteps)
     modulation = _apply_float32(dit.time_projection, time).unflatten(1, (6, dit.dim)).to(x.dtype)
     text = dit.text_embedding(context.to(dtype))

@@ -93,14 +93,15 @@ def training_clips(data, seed):
     """The dataset of a recipe's TrainVAEData."""
     operator = LoadRGBAVideoPair(
         num_frames=data.num_frames, height=data.height, width=data.width, augment=data.augment,
-        mode="random" if data.augment else "head", cache_clips=data.cache_clips,
+        mode=data.frame_sampling or ("random" if data.augment else "head"), cache_clips=data.cache_clips,
     )  # fmt: skip
     return RGBAVideoDataset(read_manifest(data.manifest, data.base_path), operator, data.repeat, seed)
 
 
 def held_out_clips(data):
     """The first ``validation_clips`` clips of the validation manifest, cut in the centre, as (rgb, alpha) pairs."""
-    operator = LoadRGBAVideoPair(num_frames=data.num_frames, height=data.height, width=data.width)
+    num_frames = data.validation_num_frames or data.num_frames
+    operator = LoadRGBAVideoPair(num_frames=num_frames, height=data.height, width=data.width)
     rows = read_manifest(data.validation_metadata, data.base_path)[: data.validation_clips]
     return [(sample["rgb"][None], sample["alpha"][None]) for sample in map(operator, rows)]
 

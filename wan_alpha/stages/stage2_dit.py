@@ -193,8 +193,14 @@ def export_trained(module, folder, base_sha256, recipe=None) -> Path:
     path = Path(folder) / "adapter.safetensors"
     adapter = module.adapter
     save_adapter(
-        module.pipe.dit, path, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets,
-        base_sha256=base_sha256, recipe=content,
+        module.pipe.dit,
+        path,
+        kind=adapter.kind,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        targets=adapter.targets,
+        base_sha256=base_sha256,
+        recipe=content,
     )
     return path
 

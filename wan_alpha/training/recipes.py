@@ -81,11 +81,17 @@ class TrainVAEData(ClipData):
     height: GridSize = Field(272, description="pixels, a multiple of 16")
     width: GridSize = Field(272, description="pixels, a multiple of 16")
     augment: bool = Field(True, description="random scale (1 to 2 times) and crop, the same for colour and alpha")
+    frame_sampling: Literal["head", "random", "uniform"] | None = Field(
+        None, description="frames taken of longer clips; none = random with augment, head without"
+    )
     cache_clips: bool = Field(False, description="keep decoded clips in memory")
     validation_metadata: Path | None = Field(
         None, description="manifest of held-out clips, paths below base_path; none = no validation"
     )
     validation_clips: int = Field(4, ge=1, description="held-out clips that are used, from the manifest's first on")
+    validation_num_frames: NumFrames | None = Field(
+        None, description="frames per held-out clip, 4n+1; none = num_frames"
+    )
 
 
 class LossSettings(Section):
@@ -117,6 +123,7 @@ class TrainVAERecipe(Recipe):
 
     may_change_on_resume: ClassVar = _RESUME_TRAINING | {
         "model.chunk_size", "data.cache_clips", "data.validation_metadata", "data.validation_clips",
+        "data.validation_num_frames",
     }  # fmt: skip
 
     model: TrainVAEModel

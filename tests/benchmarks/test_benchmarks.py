@@ -1,0 +1,39 @@
+"""The benchmarks compare equals: every way that they time gives the same numbers and gradients."""
+
+import bench_decoder_lora
+import bench_whole_clip
+import torch
+from side_by_side import differences, random_vae
+
+from wan_alpha.models.decoder_lora import DecoderLoRA
+
+TOLERANCE = 1e-4
+
+
+def test_composed_weights_equal_a_second_convolution():
+    ways = bench_decoder_lora.compare(width=8, size=16, num_frames=9, rank=4)
+    assert ways[0].output.shape == (1, 3, 9, 16, 16) and ways[0].output.std() > 0.01
+    assert max(differences(ways[1], ways[0])) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_the_second_convolutions_change_the_output():
+    """Without this, two ways that both leave the LoRA out would compare equal."""
+    vae, identity = random_vae(8), [torch.zeros(16), torch.ones(16)]
+    lora = DecoderLoRA(vae.decoder, rank=4)
+    for _, pair in lora.named_pairs():
+        pair.lora_B.fill_(0.1)
+    latents = torch.ones(1, 16, 2, 2, 2)
+    beside = bench_decoder_lora.with_second_convolutions(vae, lora).decode(latents, identity)
+    assert (beside - vae.decode(latents, identity)).abs().max() > 100 * TOLERANCE
+
+
+def test_whole_clip_chunks_and_frame_groups_are_equal():
+    compared = bench_whole_clip.compare(width=8, size=16, num_frames=9)
+    assert len(compared) == 4
+    for (_, backward), ways in compared.items():
+        assert ways[0].output.std() > 0.01
+        for way in ways[1:]:
+            output, gradient = differences(way, ways[0])
+            assert output <= TOLERANCE and (gradient is not None) == backward
+            assert not backward or gradient <= TOLERANCE
