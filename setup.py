@@ -19,7 +19,7 @@ setup(
         "torchvision",
         "diffsynth>=2.1.10,<2.2",
         "accelerate>=1.10",
-        "peft>=0.17",
+        "peft>=0.18",
         "transformers",
         "tokenizers",
         "safetensors>=0.4.5",

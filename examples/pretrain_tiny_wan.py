@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffsynth.diffusion import FlowMatchScheduler
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from wan_alpha.alpha.composite import BACKGROUND_COLOR_NAMES, BACKGROUND_COLORS, hard_render, soft_render
@@ -27,6 +26,7 @@ from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
 from wan_alpha.models.causal_vae import decoder_frames, encoder_features, run_blocks
 from wan_alpha.models.tiny import DIT_SIZES, VOCABULARY_SIZE, build_tiny_dit, build_tiny_text_encoder, build_tiny_vae
 from wan_alpha.models.wan import load_tokenizer, predict_velocity
+from wan_alpha.weights.io import load_training_state, save_safetensors
 
 SIZE = 64
 CLIP_FRAMES = 9
@@ -115,12 +115,13 @@ class Trainer:
         self.num_steps, self.peak_lr, self.warmup = num_steps, peak_lr, warmup
         self.modules = torch.nn.ModuleDict(modules)
         self.average = copy.deepcopy(self.modules).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.modules.parameters(), lr=peak_lr, betas=(0.9, 0.99), weight_decay=0.0)
+        self.parameters = [parameter for parameter in self.modules.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=peak_lr, betas=(0.9, 0.99), weight_decay=0.0)
         args.work_dir.mkdir(parents=True, exist_ok=True)
         self.state_path, self.log_path = args.work_dir / f"{name}_state.pt", args.work_dir / f"{name}_log.jsonl"
         self.step, self.started = 0, time.time()
         if self.state_path.exists():
-            state = torch.load(self.state_path, weights_only=True)
+            state = load_training_state(self.state_path)
             self.modules.load_state_dict(state["modules"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -132,7 +133,7 @@ class Trainer:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
         for slow, fast in zip(self.average.parameters(), self.modules.parameters(), strict=True):
@@ -150,7 +151,7 @@ class Trainer:
             file.write(line + "\n")
 
 
-def train_vae(trainer, args, batches):
+def train_vae(trainer, args, batches, latent_noise=LATENT_NOISE):
     """Train until the trainer's last step; ``batches`` are (frames, clips) taken in turn."""
     vae, held_out = trainer.modules["vae"], held_out_videos(6)
     while trainer.step < trainer.num_steps:
@@ -159,7 +160,7 @@ def train_vae(trainer, args, batches):
         video = torch.stack([training_video(generator, num_frames) for _ in range(batch)])
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             mean = encode_mean(vae, video).float()
-            noise = torch.randn(mean.shape, generator=generator) * LATENT_NOISE * mean.detach().std()
+            noise = torch.randn(mean.shape, generator=generator) * latent_noise * mean.detach().std()
             prediction = decode_mean(vae, mean + noise).float()
         error = prediction - video
         trainer.update(error.pow(2).mean() + 0.1 * error.abs().mean() + LATENT_PENALTY * mean.pow(2).mean())
@@ -178,8 +179,14 @@ def pretrain_vae(args):
     vae = build_tiny_vae()
     stills = Trainer("vae_stills", {"vae": vae}, args, args.still_steps, peak_lr=2e-3)
     train_vae(stills, args, batches=[(1, 16)])
-    clips = Trainer("vae", {"vae": vae}, args, args.clip_steps, peak_lr=1e-3, warmup=150)
+    clips = Trainer("vae_clips", {"vae": vae}, args, args.clip_steps, peak_lr=1e-3, warmup=150)
     train_vae(clips, args, batches=[(CLIP_FRAMES, 2), (5, 4)])
+    vae.load_state_dict(clips.average["vae"].state_dict())
+    # The latents are settled: the decoder alone goes on, so that the DiT can already be trained on them.
+    vae.encoder.requires_grad_(False)
+    vae.conv1.requires_grad_(False)
+    decoder = Trainer("vae", {"vae": vae}, args, args.decoder_steps, peak_lr=5e-4)
+    train_vae(decoder, args, batches=[(CLIP_FRAMES, 2), (5, 4), (CLIP_FRAMES, 2)], latent_noise=LATENT_NOISE / 4)
 
 
 @torch.no_grad()
@@ -201,7 +208,7 @@ def fold_latent_statistics(vae, generator, num_clips=64):
 
 def write_vae(args):
     """The finished VAE from the averaged weights: half precision, Wan's file name."""
-    state = torch.load(args.work_dir / "vae_state.pt", weights_only=True)["average"]
+    state = load_training_state(args.work_dir / "vae_state.pt")["average"]
     vae = build_tiny_vae()
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in state.items()})
     fold_latent_statistics(vae.eval(), torch.Generator().manual_seed(args.seed + 5))
@@ -308,7 +315,7 @@ def pack(args):
     """Lay the finished family out as a download of Wan2.1-T2V."""
     output = args.output_dir
     output.mkdir(parents=True, exist_ok=True)
-    state = torch.load(args.work_dir / "dit_state.pt", weights_only=True)["average"]
+    state = load_training_state(args.work_dir / "dit_state.pt")["average"]
     parts = {
         part: {
             name.removeprefix(f"{part}."): value.bfloat16()
@@ -317,7 +324,7 @@ def pack(args):
         }
         for part in ("dit", "text_encoder")
     }
-    save_file(parts["dit"], output / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    save_safetensors(parts["dit"], output / "diffusion_pytorch_model.safetensors", {"format": "pt"})
     torch.save(parts["text_encoder"], output / "models_t5_umt5-xxl-enc-bf16.pth")
     (output / "Wan2.1_VAE.pth").write_bytes((args.work_dir / "Wan2.1_VAE.pth").read_bytes())
     write_tokenizer(output / "google" / "umt5-xxl")
@@ -328,7 +335,7 @@ def pack(args):
     config = {"_class_name": "WanModel", "model_type": "t2v", "text_len": MAX_TOKENS, **sizes}
     (output / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     logs = {}
-    for part in ("vae", "dit"):
+    for part in ("vae_stills", "vae_clips", "vae", "dit"):
         lines = (args.work_dir / f"{part}_log.jsonl").read_text(encoding="utf-8").splitlines()
         logs[part] = [json.loads(line) for line in lines]
     record = {"seed": args.seed, "held_out": {part: log[-1] for part, log in logs.items()}, "log": logs}
@@ -342,9 +349,10 @@ def main():
     parser.add_argument("--output_dir", type=Path, help="pack: the folder of the finished family")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--still_steps", type=int, default=700, help="VAE steps of 16 stills of 64x64")
-    parser.add_argument("--clip_steps", type=int, default=3400, help="VAE steps of 2 clips of 9 frames or 4 of 5")
+    parser.add_argument("--clip_steps", type=int, default=2400, help="VAE steps of 2 clips of 9 frames or 4 of 5")
+    parser.add_argument("--decoder_steps", type=int, default=900, help="steps of the VAE's decoder alone, after those")
     parser.add_argument("--dit_steps", type=int, default=6000, help="DiT steps of 16 clips")
-    parser.add_argument("--dit_clips", type=int, default=3000, help="clips that the DiT learns from")
+    parser.add_argument("--dit_clips", type=int, default=2000, help="clips that the DiT learns from")
     parser.add_argument("--save_every", type=int, default=200, help="steps between evaluations and saved states")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16 (faster on CPUs with AMX)")
     args = parser.parse_args()

@@ -13,7 +13,7 @@ from wan_alpha.metrics.coverage import Coverage
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo")
-    sizes = ["--num-clips", "2", "--num-held-out", "1", "--vae-steps", "2", "--dit-steps", "2"]
+    sizes = ["--num_clips", "2", "--num_held_out", "1", "--vae_steps", "2", "--dit_steps", "2"]
     return out, main(["demo", "--out", str(out), "--device", "cpu", *sizes])
 
 

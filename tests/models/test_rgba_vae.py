@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from diffsynth.models.wan_video_vae import WanVideoVAE
+from diffsynth.models.wan_video_vae import AttentionBlock, WanVideoVAE
 from safetensors.torch import load_file, save_file
 
 from wan_alpha.errors import CheckpointError, ConfigError
@@ -14,6 +14,7 @@ from wan_alpha.models.tiling import Tiling
 from wan_alpha.weights.io import load_state_dict, read_metadata
 
 TOLERANCE = 1e-4
+BFLOAT16 = 1e-1
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,52 @@ def test_decode_clamps_and_averages_alpha(vae, io):
     streamed = list(vae.iterate_decode(io["latents_normalized"], chunk_size=1))
     assert [frames.shape[2] for frames, _ in streamed] == [1, 4, 4]
     torch.testing.assert_close(torch.cat([frames for frames, _ in streamed], 2), rgb, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("tiling", [None, Tiling(size=16, overlap=8)], ids=["whole", "tiled"])
+@torch.no_grad()
+def test_a_bfloat16_vae_takes_float32(vae, io, reference_dir, tiling):
+    half = RGBAlphaVAE.from_pretrained(
+        reference_dir / "base_vae.safetensors", reference_dir / "rgba_vae_checkpoint.bin", dtype=torch.bfloat16
+    )
+    vae.tiling = half.tiling = tiling
+
+    def outputs(vae):
+        yield vae.encode_features(io["hard"])
+        yield vae.encode_raw(io["hard"], alpha_of(io))
+        yield vae.encode(io["hard"], alpha_of(io))
+        yield from vae.decode_raw(io["latents"])
+        yield from vae.decode(io["latents_normalized"])
+        yield from next(vae.iterate_decode(io["latents_normalized"]))
+
+    for found, expected in zip(outputs(half), outputs(vae), strict=True):
+        assert found.dtype == torch.bfloat16
+        assert (found - expected).abs().mean() <= BFLOAT16 * expected.abs().mean()
+
+
+def test_normalising_rounds_once(vae, io):
+    raw, latents = io["latents"].bfloat16(), io["latents_normalized"].bfloat16()
+    assert torch.equal(vae.normalise(raw), vae.normalise(raw.float()).bfloat16())
+    assert torch.equal(vae.denormalise(latents), vae.denormalise(latents.float()).bfloat16())
+
+
+def composed_gradient(vae, composed):
+    """d/dB of sum(composed^2) by hand: 2/rank * composed A^T."""
+    pair = vae.alpha.pairs["conv1"]
+    gradient = 2 / vae.alpha.rank * composed.flatten(1) @ pair.lora_A.flatten(1).T
+    return gradient.view_as(pair.lora_B).detach()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_decoders_are_composed_in_float32(vae, autocast):
+    vae.set_trainable("full")
+    pair = vae.alpha.pairs["conv1"]
+    exact = torch.einsum("or,ri...->oi...", pair.lora_B.double().flatten(1), pair.lora_A.double()) / vae.alpha.rank
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        composed = vae.alpha.compose(vae.base.decoder)["conv1.weight"]
+    torch.testing.assert_close(composed.double(), vae.base.decoder.conv1.weight + exact, atol=1e-6, rtol=0)
+    composed.pow(2).sum().backward()
+    torch.testing.assert_close(pair.lora_B.grad, composed_gradient(vae, composed), atol=1e-6, rtol=1e-5)
 
 
 def test_gradients_agree_whole_and_chunked(vae, io):
@@ -104,6 +151,8 @@ def test_identity_start_is_the_base_vae(reference_dir, io):
     rgb, alpha = vae.decode_raw(raw)
     torch.testing.assert_close(rgb, io["base_recon"], atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(alpha, rgb)
+    direct = RGBAlphaVAE(load_base_vae(reference_dir / "base_vae.safetensors"), lora_rank=2)
+    torch.testing.assert_close(direct.encode_raw(io["rgb"], alpha_of(io)), raw)
 
 
 def test_random_start_depends_on_the_seed_alone(reference_dir):
@@ -207,6 +256,36 @@ def test_one_tile_is_the_whole_frame_and_many_keep_its_size(vae):
     torch.testing.assert_close(vae.decode_raw(whole)[0], tiled, atol=TOLERANCE, rtol=0)
 
 
+def make_local(vae):
+    """Without attention a latent sees 19.5 latents around it (encoder, merge block), a pixel 17.25 (decoder)."""
+    for module in (*vae.base.modules(), *vae.merge.modules()):
+        if isinstance(module, AttentionBlock):
+            module.proj.weight.zero_()
+            module.proj.bias.zero_()
+    for decoder in (vae.foreground, vae.alpha):
+        decoder.pairs["middle/1/proj"].lora_B.zero_()
+
+
+@pytest.mark.parametrize("axis", [3, 4], ids=["rows", "columns"])
+@torch.no_grad()
+def test_tiles_are_right_wherever_their_borders_are_far(vae, axis):
+    """Tiles of latents 0..64 and 20..84: far from 64 or alone the one is right, far from 20 or alone the other."""
+    make_local(vae)
+    generator = torch.Generator().manual_seed(0)
+    shape = [1, 3, 1, 8, 8]
+    shape[axis] = 84 * 8
+    video, alpha = torch.rand(shape, generator=generator) * 2 - 1, torch.rand(1, 1, *shape[2:], generator=generator)
+    whole = vae.encode_raw(video, alpha)
+    frames = vae.decode_raw(whole)
+    vae.tiling = Tiling(size=64 * 8, overlap=64)
+    tiled, tiled_frames = vae.encode_raw(video, alpha), vae.decode_raw(whole)
+    for found, expected, scale in ((tiled, whole, 1), *((a, b, 8) for a, b in zip(tiled_frames, frames, strict=True))):
+        right = (found - expected).abs().amax(dim=[dim for dim in range(5) if dim != axis]) <= TOLERANCE
+        for start, stop in ((0, 20), (40, 44), (64, 84)):
+            assert right[start * scale : stop * scale].all()
+        assert not right.all()  # the borders are felt near them: the frame was tiled
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
@@ -232,22 +311,32 @@ def test_files_that_are_not_what_they_claim(reference_dir, tmp_path, vae):
         save_file(state, tmp_path / name)
         return tmp_path / name
 
+    def convolutions(first, last):
+        return {"encoder.conv1.weight": torch.zeros(first), "conv2.weight": torch.zeros(last)}
+
     stem = load_file(base)
     merge_only = {key: value for key, value in trained.items() if key.startswith("middle")}
     cases = [
-        (bad("dora.safetensors", {"blocks.0.q.lora_A.weight": torch.zeros(2, 2)}), None, "no Wan2.1|expected a Wan2.1 VAE"),
-        (bad("image.safetensors", {"encoder.conv1.weight": torch.zeros(4, 3, 3, 3), "conv2.weight": torch.zeros(16, 16, 1, 1)}),
-         None, "an image VAE"),
-        (bad("wan22.safetensors", {"encoder.conv1.weight": torch.zeros(4, 12, 3, 3, 3), "conv2.weight": torch.zeros(48, 48, 1, 1, 1)}),
+        (bad("dora.safetensors", {"blocks.0.q.lora_A.weight": torch.zeros(2, 2)}), None, "expected a Wan2.1 VAE"),
+        (bad("image.safetensors", convolutions((4, 3, 3, 3), (16, 16, 1, 1))), None, "an image VAE"),
+        (bad("wan22.safetensors", convolutions((4, 12, 3, 3, 3), (48, 48, 1, 1, 1))),
          None, "12 input and 48 latent channels"),
-        (bad("short.safetensors", {key: value for key, value in stem.items() if "middle" not in key}), None, "does not fit"),
+        (bad("short.safetensors", {k: v for k, v in stem.items() if "middle" not in k}), None, "does not fit"),
         (base, base, "not RGBA VAE weights"),
         (base, bad("merge.safetensors", merge_only), "holds no decoders"),
-        (base, bad("gap.safetensors", {k: v for k, v in trained.items() if "head.0" not in k}), "merge: 1 weights are missing"),
+        (base, reference_dir / "decoder.bin", "decoder.bin: holds only the decoders.*belongs to decoder_lora"),
+        (base, bad("half.safetensors", {k: v for k, v in trained.items() if "vae_pha" not in k}),
+         "foreground decoder alone"),
+        (base, bad("gap.safetensors", {k: v for k, v in trained.items() if "head.0" not in k}),
+         "merge: 1 weights are missing"),
     ]  # fmt: skip
     for base_path, rgba_path, message in cases:
         with pytest.raises(CheckpointError, match=message):
             RGBAlphaVAE.from_pretrained(base_path, rgba_path)
+    with pytest.raises(CheckpointError, match="alpha decoder alone"):
+        alone = bad("alone.safetensors", {k: v for k, v in trained.items() if "vae_fgr" not in k})
+        RGBAlphaVAE.from_pretrained(base, alone, reference_dir / "decoder.bin")
+    RGBAlphaVAE.from_pretrained(base, tmp_path / "merge.safetensors", reference_dir / "decoder.bin")
     vae.save(tmp_path / "own.safetensors")
     shifted = bad("other_base.safetensors", {key: value + 0.1 for key, value in stem.items()})
     with pytest.raises(CheckpointError, match="trained on another base VAE"):

@@ -45,7 +45,7 @@ def test_layout_and_size():
 
 @torch.no_grad()
 def test_vae_reaches_its_figure_on_held_out_clips(vae):
-    clips = [soft_render(*held_out_clip(index), BACKGROUND_COLORS[index % 8]) for index in range(8)]
+    clips = [soft_render(*held_out_clip(index), BACKGROUND_COLORS[index % 8]) for index in range(24)]
     errors = []
     for clip in clips:
         frames = decoder_frames(vae.decoder, vae.conv2(encode(vae, clip))).clamp(-1, 1)

@@ -15,12 +15,15 @@ from wan_alpha.models.wan import (
     choose_dtype,
     encode_prompts,
     load_dit,
+    load_tokenizer,
     load_wan,
     predict_velocity,
 )
 from wan_alpha.weights.wan_layout import infer_dit_sizes, infer_text_encoder_sizes
 
 TOLERANCE = {"same_arithmetic": 1e-6, "real_arithmetic": 1e-5, "bfloat16": 3e-2}
+
+
 @pytest.fixture(scope="module")
 def wan_folder(tmp_path_factory):
     return write_wan_folder(tmp_path_factory.mktemp("wan"))
@@ -252,3 +255,19 @@ def test_devices_and_dtypes(monkeypatch):
     assert choose_dtype("cpu", "bf16") == torch.bfloat16 and choose_dtype("cuda", "fp32") == torch.float32
     with pytest.raises(ConfigError, match="choose auto, fp32, bf16"):
         choose_dtype("cpu", "fp16")
+
+
+def test_code_in_a_tokenizer_folder_is_never_run(tmp_path, monkeypatch):
+    folder, trace = tmp_path / "google" / "umt5-xxl", tmp_path / "trace"
+    write_tokenizer(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(
+        f"open({str(trace)!r}, 'w')\nfrom transformers import PreTrainedTokenizerFast as OwnTokenizer\n"
+    )
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "y")
+    with pytest.raises(CheckpointError, match="not a tokenizer folder"):
+        load_tokenizer(folder)
+    assert not asked and not trace.exists()

@@ -9,6 +9,7 @@ import torch
 from wan_alpha.alpha.ranges import model_to_uint8, unit_to_uint8
 from wan_alpha.data.manifest import write_manifest
 from wan_alpha.data.synthetic import draw_shape_clip, random_shape_clip
+from wan_alpha.errors import ConfigError
 from wan_alpha.media.write import LosslessWriter
 
 NUM_FRAMES = 9
@@ -20,6 +21,7 @@ LEMUR_CAPTION = (
 )
 # Pretraining drew its clips from other seeds; nothing below was seen by the base model.
 FIRST_SEED = 900_000_000
+MARKER = ".made_by_wan_alpha_demo"
 
 
 def write_material(folder, num_clips, num_held_out, seed=0, source=None):
@@ -28,8 +30,11 @@ def write_material(folder, num_clips, num_held_out, seed=0, source=None):
     Args:
         folder: target; num_clips, num_held_out: drawn clips to train on and to keep apart.
         seed: of the drawing; source: folder of the user's own RGBA clips to train on too, or None.
+
+    Raises:
+        ConfigError: the folder is there and was not made by the demo.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _empty_own_folder(folder)
     for prefix, count in (("train", num_clips), (HELD_OUT_PREFIX, num_held_out)):
         offset = FIRST_SEED + 1_000_000 * seed + (500_000 if prefix == HELD_OUT_PREFIX else 0)
         for index in range(count):
@@ -39,6 +44,16 @@ def write_material(folder, num_clips, num_held_out, seed=0, source=None):
     still.with_suffix(".txt").write_text(LEMUR_CAPTION + "\n", encoding="utf-8")
     if source is not None:
         shutil.copytree(source, folder / "yours", dirs_exist_ok=True)
+
+
+def _empty_own_folder(folder):
+    # Clips of an earlier run with other sizes must not mix with these; what a user keeps there is not ours to delete.
+    if folder.exists():
+        if not (folder / MARKER).is_file():
+            raise ConfigError(f"{folder} exists and is not the demo's; choose another output folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARKER).touch()
 
 
 def _write_clip(path, seed):
