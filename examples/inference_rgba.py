@@ -9,7 +9,8 @@ The same as `wan-alpha generate`, which knows more options.
 import argparse
 import sys
 
-from wan_alpha.errors import ConfigError, WanAlphaError
+from wan_alpha.cli.guard import run_recipe
+from wan_alpha.errors import ConfigError
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import GenerateRecipe
 
@@ -64,16 +65,14 @@ def _own_vae(wan):
     return str(vae[0])
 
 
-def main(arguments=None):
-    try:
-        recipe = read_recipe(arguments)
-        from wan_alpha.inference.generate import generate
+def run(recipe):
+    from wan_alpha.inference.generate import generate
 
-        generate(recipe)
-    except WanAlphaError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return generate(recipe)
+
+
+def main(arguments=None):
+    return run_recipe("inference_rgba.py", lambda: read_recipe(arguments), run)
 
 
 if __name__ == "__main__":

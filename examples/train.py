@@ -16,7 +16,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from wan_alpha.errors import ConfigError, WanAlphaError
+from wan_alpha.cli.guard import run_recipe
+from wan_alpha.errors import ConfigError
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import ADAPTER_TARGETS, CacheRecipe, TrainDiTRecipe
 from wan_alpha.weights.wan_layout import find_wan_files
@@ -158,20 +159,19 @@ def recipes_from(args):
     return load_recipe(CacheRecipe, overrides=shared | cache), load_recipe(TrainDiTRecipe, overrides=shared | train)
 
 
+def cache_and_train(recipes):
+    """Under accelerate every process encodes its share of the clips; all go on when the cache is whole."""
+    from wan_alpha.stages.cache_latents import build_cache
+    from wan_alpha.stages.stage2_dit import train_dit
+
+    cache_recipe, train_recipe = recipes
+    build_cache(cache_recipe)
+    train_dit(train_recipe)
+
+
 def main(arguments=None):
     args = parse_arguments(arguments)
-    try:
-        cache_recipe, train_recipe = recipes_from(args)
-        # Under accelerate every process encodes its share of the clips; all go on when the cache is whole.
-        from wan_alpha.stages.cache_latents import build_cache
-        from wan_alpha.stages.stage2_dit import train_dit
-
-        build_cache(cache_recipe)
-        train_dit(train_recipe)
-    except WanAlphaError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_recipe("train.py", lambda: recipes_from(args), cache_and_train)
 
 
 if __name__ == "__main__":

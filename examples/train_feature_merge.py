@@ -10,7 +10,8 @@ same run with every option of a recipe.
 import argparse
 import sys
 
-from wan_alpha.errors import ConfigError, WanAlphaError
+from wan_alpha.cli.guard import run_recipe
+from wan_alpha.errors import ConfigError
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import TrainVAERecipe
 
@@ -54,23 +55,27 @@ def choose_perceptual(overrides):
     return "vgg16"
 
 
-def main(argv=None):
+def recipe_from(options):
+    """The recipe that the flags stand for."""
+    overrides = {option: options[flag] for flag, (option, _, _) in FLAGS.items()}
+    if options["perceptual"] == "auto":
+        overrides["loss.perceptual"] = choose_perceptual(overrides)
+    return load_recipe(TrainVAERecipe, overrides=overrides | {"model.mode": "merge"})
+
+
+def train(recipe):
     from wan_alpha.stages.stage1_vae import train_vae
 
+    train_vae(recipe)
+
+
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for flag, (_, default, text) in FLAGS.items():
         shown = f"{text} (required)" if default is None else f"{text} (default: {default})"
         parser.add_argument(f"--{flag}", default=default, required=default is None, metavar="VALUE", help=shown)
     options = vars(parser.parse_args(argv))
-    try:
-        overrides = {option: options[flag] for flag, (option, _, _) in FLAGS.items()}
-        if options["perceptual"] == "auto":
-            overrides["loss.perceptual"] = choose_perceptual(overrides)
-        train_vae(load_recipe(TrainVAERecipe, overrides=overrides | {"model.mode": "merge"}))
-    except WanAlphaError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_recipe(parser.prog, lambda: recipe_from(options), train)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from wan_alpha.errors import WanAlphaError
+from wan_alpha.cli.guard import run_recipe
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import ValidateVAERecipe
 
@@ -33,9 +33,21 @@ FLAGS = {
 }
 
 
-def main(argv=None):
+def recipe_from(options):
+    """The recipe that the flags stand for."""
+    overrides = {option: options[flag] for flag, (option, _, _) in FLAGS.items()}
+    prefix = options["output_prefix"]
+    overrides |= {"output_dir": str(prefix.parent), "output_prefix": prefix.name}
+    return load_recipe(ValidateVAERecipe, overrides=overrides)
+
+
+def validate(recipe):
     from wan_alpha.evaluation.validate_vae import validate_vae
 
+    return validate_vae(recipe)
+
+
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for flag, (_, default, text) in FLAGS.items():
         shown = f"{text} (required)" if default is None else f"{text} (default: {default})"
@@ -44,15 +56,7 @@ def main(argv=None):
         "--output_prefix", type=Path, default=Path("validation"), help="start of the names of what is written"
     )
     options = vars(parser.parse_args(argv))
-    try:
-        overrides = {option: options[flag] for flag, (option, _, _) in FLAGS.items()}
-        prefix = options["output_prefix"]
-        overrides |= {"output_dir": str(prefix.parent), "output_prefix": prefix.name}
-        report = validate_vae(load_recipe(ValidateVAERecipe, overrides=overrides))
-    except WanAlphaError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    return 0 if report.passed else 1
+    return run_recipe(parser.prog, lambda: recipe_from(options), validate)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ FLOORS = (
     ("training",),
     ("stages", "inference", "evaluation"),
     ("demo",),
-    ("cli", "data_tools", "examples"),
+    ("cli",),
+    ("data_tools", "examples"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -41,7 +42,7 @@ ONLY_IN = {
 # Cleaning up half-written files, then raising again: an interrupt must not leave them behind either.
 BROAD_EXCEPT_ALLOWED_IN = ("media",)
 BROAD = {"Exception", "BaseException"}
-UNPICKLING_ALLOWED_IN = {"wan_alpha/weights/io.py", "examples/pretrain_tiny_wan.py"}
+UNPICKLING_ALLOWED_IN = "wan_alpha/weights/io.py"
 
 
 def sources():
@@ -110,8 +111,8 @@ def unpickling_offences(path, _room, tree):
             yield f"{path}:{node.lineno}: torch.load under another name"
         if not isinstance(node, ast.Call) or ast.unparse(node.func) != "torch.load":
             continue
-        if path not in UNPICKLING_ALLOWED_IN:
-            yield f"{path}:{node.lineno}: torch.load outside {', '.join(sorted(UNPICKLING_ALLOWED_IN))}"
+        if path != UNPICKLING_ALLOWED_IN:
+            yield f"{path}:{node.lineno}: torch.load outside {UNPICKLING_ALLOWED_IN}"
         options = {option.arg: option.value for option in node.keywords}
         safe = options.get("weights_only")
         if not (isinstance(safe, ast.Constant) and safe.value is True):
@@ -136,7 +137,10 @@ def broad_except_offences(path, room, tree):
 
 
 def remote_code_offences(path, _room, tree):
+    """The option may be written out as False, which keeps transformers from asking; nothing else may name it."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant) and node.value.value is False:
+            continue
         names = [getattr(node, field, None) for field in ("arg", "id", "attr", "value")]
         if "trust_remote_code" in names:
             yield f"{path}:{node.lineno}: trust_remote_code"
@@ -183,6 +187,7 @@ CASES = [
     (only_in_offences, "wan_alpha/data/x.py", "from diffsynth.core.data.operators import DataProcessingOperator", 0),
     (only_in_offences, "wan_alpha/media/x.py", "from subprocess import run", 0),
     (unpickling_offences, "wan_alpha/data/x.py", "import torch\ntorch.load(p, weights_only=True)", 1),
+    (unpickling_offences, "examples/x.py", "import torch\ntorch.load(p, weights_only=True)", 1),
     (unpickling_offences, "wan_alpha/weights/io.py", "import torch\ntorch.load(p)", 1),
     (unpickling_offences, "wan_alpha/weights/io.py", "import torch\ntorch.load(p, weights_only=False)", 1),
     (unpickling_offences, "wan_alpha/weights/io.py", "import torch\ntorch.load(p, weights_only=True)", 0),
@@ -195,6 +200,10 @@ CASES = [
     (broad_except_offences, "wan_alpha/media/x.py", "try:\n    f()\nexcept BaseException:\n    g()", 1),
     (remote_code_offences, "wan_alpha/models/x.py", "f(p, trust_remote_code=True)", 1),
     (remote_code_offences, "wan_alpha/models/x.py", 'f(p, **{"trust_remote_code": True})', 1),
+    (remote_code_offences, "wan_alpha/models/x.py", 'f(p, **{"trust_remote_code": False})', 1),
+    (remote_code_offences, "wan_alpha/models/x.py", "f(p, trust_remote_code=0)", 1),
+    (remote_code_offences, "wan_alpha/models/x.py", "f(p, trust_remote_code=chosen)", 1),
+    (remote_code_offences, "wan_alpha/models/x.py", "f(p, trust_remote_code=False)", 0),
 ]
 
 

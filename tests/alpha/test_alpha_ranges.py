@@ -41,6 +41,13 @@ def test_raw_output_is_clamped_before_the_mean():
     assert ranges.model_to_alpha(raw).item() == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frames_for_files_are_rounded(dtype):
+    rgb = torch.tensor([-1.0, 0.0, 1.5]).view(1, 3, 1, 1, 1)
+    frames = ranges.rgba_frames(rgb.to(dtype), torch.full((1, 1, 1, 1, 1), 0.498, dtype=dtype))
+    assert frames.tolist() == [[[[0, 128, 255, 127]]]]
+
+
 def test_premultiplied_round_trip_and_clear_pixels():
     rgb, alpha = torch.rand(1, 3, 2, 8, 8), torch.rand(1, 1, 2, 8, 8) * 0.9 + 0.1
     alpha[..., 0, :] = 0

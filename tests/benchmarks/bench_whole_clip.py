@@ -7,10 +7,10 @@ import torch
 from side_by_side import print_ways, random_vae, run_way, size_options
 
 from wan_alpha.models.causal_vae import (
+    ClipState,
     decoder_frames,
     encoder_features,
     encoder_features_chunked,
-    iterate_decoder_frames,
     run_blocks,
 )
 
@@ -37,9 +37,14 @@ def decoders(vae, identity):
         vae.clear_cache()
         return vae.decode(latents, identity)
 
+    def frame_by_frame(latents):
+        state = ClipState()
+        frames = [decoder_frames(vae.decoder, z, state) for z in vae.conv2(latents).split(1, dim=2)]
+        return torch.cat(frames, dim=2)
+
     return {
         "frame groups (diffsynth)": frame_groups,
-        "chunks of 1": lambda z: torch.cat(list(iterate_decoder_frames(vae.decoder, vae.conv2(z), 1)), dim=2),
+        "chunks of 1": frame_by_frame,
         "whole clip": lambda z: decoder_frames(vae.decoder, vae.conv2(z)),
     }
 

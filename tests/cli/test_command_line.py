@@ -1,5 +1,6 @@
 """The command line: quick help, one message per error, exit codes."""
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import wan_alpha
+from wan_alpha.cli import guard
 from wan_alpha.cli import main as cli
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.training.config import dotted_fields
@@ -35,12 +37,12 @@ def run(argv, monkeypatch, result=None):
             raise result
         return result
 
-    recipe_class, _, name = cli.RECIPE_COMMANDS[argv[0]]
+    recipe_class, _, name = cli.COMMANDS[argv[0]]
     module = type(sys)("command_module")
     setattr(module, name, function)
     monkeypatch.setitem(sys.modules, "command_module", module)
-    monkeypatch.setitem(cli.RECIPE_COMMANDS, argv[0], (recipe_class, "command_module", name))
-    monkeypatch.setattr(cli, "check_torchvision", lambda: None)
+    monkeypatch.setitem(cli.COMMANDS, argv[0], (recipe_class, "command_module", name))
+    monkeypatch.setattr(guard, "check_torchvision", lambda: None)
     return cli.main(argv), got[0] if got else None
 
 
@@ -58,15 +60,14 @@ def test_help_imports_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["demo", "prepare", *cli.RECIPE_COMMANDS])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_shows_every_option_with_its_default(command, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--help"])
     assert caught.value.code == 0
     words = " ".join(capsys.readouterr().out.split())
-    recipe_class = cli.RECIPE_COMMANDS[command][0] if command in cli.RECIPE_COMMANDS else None
-    for name, field in dotted_fields(recipe_class) if recipe_class else ():
-        help_text = words.split(f" --{name} ")[1].split(" --")[0].replace("- ", "-")
+    for name, field in dotted_fields(cli.COMMANDS[command][0]):
+        help_text = words.split(f" --{name} ")[1].replace(", --out PATH", "").split(" --")[0].replace("- ", "-")
         assert field.description.replace("- ", "-") in help_text
         assert "(required)" in help_text if field.is_required() else "(default: " in help_text
 
@@ -77,6 +78,30 @@ def test_options_reach_the_recipe(monkeypatch):
     assert code == 0
     assert (recipe.seed, recipe.data.cache_clips) == (3, True)
     assert (recipe.training.learning_rate, recipe.training.batch_size, recipe.training.max_steps) == (5e-5, 2, 5)
+
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        (["demo"], {"output_dir": Path("wan_alpha_demo"), "num_held_out": 8, "source": None}),
+        (["demo", "--out", "here", "--num-clips", "2"], {"output_dir": Path("here"), "num_clips": 2}),
+        (["demo", "--output_dir=here", "--seed", "3"], {"output_dir": Path("here"), "seed": 3}),
+        (["prepare", "a", "b"], {"source_dir": Path("a"), "output_dir": Path("b"), "skip_bad": False, "link": False}),
+        (["prepare", "--link", "a", "b", "--skip-bad"], {"source_dir": Path("a"), "skip_bad": True, "link": True}),
+        (["prepare", "--skip_bad", "no", "--source-dir", "a", "--output_dir", "b"], {"skip_bad": False}),
+        (["prepare", "--link=false", "a", "b", "--workers", "3"], {"link": False, "workers": 3}),
+    ],
+)
+def test_demo_and_prepare_are_recipes_too(monkeypatch, argv, expected):
+    code, recipe = run(argv, monkeypatch)
+    assert code == 0
+    assert {name: getattr(recipe, name) for name in expected} == expected
+
+
+def test_a_file_may_hold_what_prepare_needs(monkeypatch, tmp_path):
+    (tmp_path / "prepare.toml").write_text('source_dir = "a"\noutput_dir = "b"\nlink = true\n')
+    code, recipe = run(["prepare", "--config", str(tmp_path / "prepare.toml"), "--output_dir", "c"], monkeypatch)
+    assert code == 0 and (recipe.source_dir, recipe.output_dir, recipe.link) == (Path("a"), Path("c"), True)
 
 
 def test_a_preset_and_overrides(monkeypatch):
@@ -129,9 +154,9 @@ def test_broken_torchvision_is_one_sentence(error, monkeypatch):
     def fail(name):
         raise error
 
-    monkeypatch.setattr(cli, "import_module", fail)
+    monkeypatch.setattr(guard, "import_module", fail)
     with pytest.raises(ConfigError, match="torchvision cannot be imported beside this torch.*same place"):
-        cli.check_torchvision()
+        guard.check_torchvision()
 
 
 def test_prepare_writes_a_dataset(tmp_path, capsys, monkeypatch):
@@ -139,7 +164,7 @@ def test_prepare_writes_a_dataset(tmp_path, capsys, monkeypatch):
     source.mkdir()
     shutil.copy(Path(wan_alpha.__file__).parent / "assets" / "media" / "lemur_cutout.png", source / "lemur.png")
     (source / "broken.png").write_bytes(b"nothing")
-    monkeypatch.setattr(cli, "check_torchvision", lambda: None)
+    monkeypatch.setattr(guard, "check_torchvision", lambda: None)
     assert cli.main(["prepare", str(source), str(tmp_path / "stopped")]) == 2
     assert "broken.png" in capsys.readouterr().err
     assert cli.main(["prepare", str(source), str(tmp_path / "out"), "--skip-bad"]) == 0
@@ -148,7 +173,39 @@ def test_prepare_writes_a_dataset(tmp_path, capsys, monkeypatch):
     assert "broken.png" in printed and "1 clips, 1 left out" in printed
 
 
-def test_unknown_arguments_of_plain_commands(tmp_path, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["demo", "--out", str(tmp_path), "--fast"])
-    assert caught.value.code == 2 and "--fast" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["demo", "--fast"], "wan-alpha demo: --fast: no such option; options: output_dir"),
+        (["demo", "--source", "nowhere"], "source nowhere: no such folder"),
+        (["prepare", "only_one"], "wan-alpha prepare: recipe: 1 problem(s)\n  output_dir: missing"),
+    ],
+)
+def test_wrong_arguments_of_demo_and_prepare(argv, message, capsys):
+    assert cli.main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+SCRIPTS = {
+    "examples/train.py": ["--rgba_mode", "--dataset_base_path", "d", "--model_paths", "[]", "--base_vae_path", "v",
+                          "--feature_merge_checkpoint", "f", "--output_path"],
+    "examples/train_feature_merge.py": ["--dataset_base_path", "d", "--base_vae_path", "v", "--vae_lora_path", "l",
+                                        "--perceptual", "none", "--output_path"],
+    "examples/validate_feature_merge.py": ["--base_vae_path", "v", "--feature_merge_checkpoint", "f",
+                                           "--test_rgb_video", "r", "--output_prefix"],
+    "examples/inference_rgba.py": ["--wan", "w", "--base_vae_path", "v", "--vae_lora_path", "l", "--prompt", "a cat",
+                                   "--output_path"],
+    "data_tools/prepare_rgba_dataset.py": ["source"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_check_torchvision_as_the_commands_do(script, tmp_path, monkeypatch, capsys):
+    def fail(name):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(guard, "import_module", fail)
+    main = runpy.run_path(str(Path(__file__).parents[2] / script))["main"]
+    assert main([*SCRIPTS[script], str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "torchvision cannot be imported beside this torch" in error and len(error.splitlines()) == 1

@@ -31,7 +31,7 @@ def write_pair():
 
     def write(folder, name, clip):
         paths = folder / f"{name}_rgb.mkv", folder / f"{name}_alpha.mkv"
-        for path, stream in zip(paths, ("rgb", "matte")):
+        for path, stream in zip(paths, ("rgb", "matte"), strict=True):
             with LosslessWriter(path, 16, stream) as writer:
                 writer.write(clip)
         return paths

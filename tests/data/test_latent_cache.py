@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -166,6 +167,24 @@ def test_seeds_depend_on_run_epoch_and_index_alone(cache):
     assert torch.equal(dataset[4]["latents"], dataset[1]["latents"])
     with pytest.raises(IndexError):
         dataset[6]
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        ({"vae_fingerprint": "other"}, {"the RGBA VAE that made the latents"}),
+        ({"text_fingerprint": "other"}, {"the text encoder that made the contexts"}),
+        ({"keys": ("key0", "key1")}, {"cached clips"}),
+        ({"keys": ("key1", "key0", "key2")}, {"cached clips"}),
+        ({}, set()),
+    ],
+)
+def test_the_fingerprint_tells_what_changed(cache, change, differing):
+    other = LatentCacheDataset(
+        LatentCache(cache.folder, replace(cache.index, **change)), seed=1, repeat=2
+    ).fingerprint()
+    before = LatentCacheDataset(cache).fingerprint()
+    assert {name for name in before if before[name] != other[name]} == differing and before.keys() == other.keys()
 
 
 def test_the_index_is_readable_json(cache):

@@ -10,6 +10,7 @@ from diffsynth.core.data.operators import DataProcessingPipeline
 from wan_alpha.alpha.composite import BACKGROUND_COLORS, hard_render, soft_render
 from wan_alpha.data.manifest import Row
 from wan_alpha.data.operators import HardRenderRGBA, LoadRGBAVideoPair, SoftRenderRGBA
+from wan_alpha.data.sampling import render_clip
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.media.write import LosslessWriter
 
@@ -62,6 +63,34 @@ def test_short_clips_play_forward_and_back(clip, pair):
 
 def test_uniform_frames(clip, pair):
     assert np.array_equal(as_uint8(load(mode="uniform")(pair)), clip[[0, 2, 4, 6, 8]])
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "num_held"),
+    [(5, 5), (21, 9)],
+    ids=["of a longer clip", "of a shorter clip"],
+)
+def test_only_wanted_frames_are_held(clip, pair, monkeypatch, num_frames, num_held):
+    held = []
+
+    def spy(frames, indices, geometry):
+        held.append(len(frames))
+        return render_clip(frames, indices, geometry)
+
+    monkeypatch.setattr("wan_alpha.data.operators.render_clip", spy)
+    uncached, cached = (load(mode="uniform", num_frames=num_frames, cache_clips=cache)(pair) for cache in (False, True))
+    assert held == [num_held, len(clip)]
+    assert torch.equal(uncached["rgb"], cached["rgb"]) and torch.equal(uncached["alpha"], cached["alpha"])
+
+
+def test_a_still_of_one_frame_is_the_picture_itself(lemur):
+    from PIL import Image
+
+    with Image.open(lemur) as image:
+        width, height = image.size
+        picture = np.asarray(image.convert("RGBA"))
+    sample = load(num_frames=1, height=height, width=width)(lemur)
+    assert np.array_equal(as_uint8(sample)[0], picture)
 
 
 def test_a_still_becomes_a_moving_clip(lemur):

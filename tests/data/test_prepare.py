@@ -242,6 +242,14 @@ def test_nothing_good_is_an_error_even_when_skipping(tmp_path):
         prepare_dataset(tmp_path / "in", tmp_path / "out", skip_bad=True)
 
 
+def test_a_run_that_fails_leaves_no_list_of_an_earlier_one(tmp_path, source):
+    metadata = prepare_dataset(source, tmp_path / "out").metadata_path
+    (source / "bad.mp4").touch()
+    with pytest.raises(DataError, match="bad.mp4"):
+        prepare_dataset(source, tmp_path / "out")
+    assert not metadata.exists()
+
+
 def test_wrong_folders_are_refused(tmp_path, source):
     with pytest.raises(ConfigError, match="outside its source"):
         prepare_dataset(source, source / "out")
@@ -266,9 +274,9 @@ def test_numbered_stills_with_captions_are_not_taken_for_frames(tmp_path, clip):
 def test_the_script(tmp_path, source, capsys):
     main = runpy.run_path(str(SCRIPT))["main"]
     assert main([str(source), str(tmp_path / "out")]) == 0
-    assert "4 rows in" in capsys.readouterr().out
+    assert "metadata.csv: 4 clips, 1 without a prompt" in capsys.readouterr().out
     (source / "bad.mp4").touch()
-    assert main([str(source), str(tmp_path / "out")]) == 1
+    assert main([str(source), str(tmp_path / "out")]) == 2
     assert "row 1 (bad.mp4)" in capsys.readouterr().err
     assert main([str(source), str(tmp_path / "out"), "--skip-bad"]) == 0
     assert "left out row 1" in capsys.readouterr().out

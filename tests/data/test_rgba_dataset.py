@@ -1,3 +1,6 @@
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -24,7 +27,8 @@ def dataset(rows, seed=0, repeat=3, **options):
 
 def same(one, other):
     return all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(one.values(), other.values())
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        for a, b in zip(one.values(), other.values(), strict=True)
     )
 
 
@@ -85,3 +89,18 @@ def test_collate_refuses_other_shapes():
 def test_wrong_options_are_refused(rows, arguments):
     with pytest.raises(ConfigError):
         RGBAVideoDataset(**{"rows": rows, "operator": dict, **arguments})
+
+
+def test_the_fingerprint_is_that_of_the_rows(rows):
+    before = dataset(rows).fingerprint()
+    moved = [
+        dataclasses.replace(
+            row, foreground=Path("/elsewhere") / row.foreground.name,
+            matte=row.matte and Path("/elsewhere") / row.matte.name,
+        )
+        for row in rows
+    ]  # fmt: skip
+    assert dataset(rows, seed=1, repeat=2).fingerprint() == dataset(moved).fingerprint() == before
+    other_caption = [dataclasses.replace(rows[0], prompt="a dog"), rows[1]]
+    for other in (rows[:1], rows[::-1], other_caption, [rows[0], dataclasses.replace(rows[1], kind="static")]):
+        assert dataset(other).fingerprint() != before

@@ -107,7 +107,7 @@ def test_no_resize_is_exact(clip):
     rgb, alpha = render_clip(clip, indices, geometry)
     assert rgb.shape == (3, 5, 16, 20) and alpha.shape == (1, 5, 16, 20)
     assert rgb.dtype == alpha.dtype == torch.float32
-    for t, (index, (top, left)) in enumerate(zip(indices, geometry.offsets)):
+    for t, (index, (top, left)) in enumerate(zip(indices, geometry.offsets, strict=True)):
         wanted = clip[index, top : top + 16, left : left + 20]
         assert np.array_equal(((rgb[:, t] + 1) * 127.5).round().permute(1, 2, 0).numpy(), wanted[..., :3])
         assert np.array_equal((alpha[0, t] * 255).round().numpy(), wanted[..., 3])

@@ -1,12 +1,14 @@
 """Validation of one clip with the reference RGBA VAE."""
 
 import json
+import math
 
 import pytest
 import torch
 from rgba_clips import write_clip
 
 from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.evaluation import validate_vae as validate_module
 from wan_alpha.evaluation.validate_vae import ValidationReport, reconstruct, validate_vae
 from wan_alpha.media.probe import probe
 from wan_alpha.media.read import read_rgba
@@ -45,6 +47,21 @@ def test_a_pair_gives_table_video_and_stills(tmp_path, make_recipe, capsys):
     assert "the last 1 of 6 are left out" in printed
     assert f"{report.quality.alpha.mae:.2f}" in printed and report.alpha_verdict in printed
     assert not report.passed  # random decoders reconstruct nothing
+
+
+def test_a_figure_without_bound_is_written_as_null(tmp_path, make_recipe, monkeypatch):
+    """JSON knows no infinity: of a stream that came back exactly, the PSNR is null."""
+    rgb, alpha = write_clip(tmp_path, num_frames=5, size=32)
+    monkeypatch.setattr(validate_module, "reconstruct", lambda vae, rgb, alpha, *_: [(rgb, alpha, rgb, alpha)])
+    report = validate_vae(make_recipe(rgb_video=rgb, alpha_video=alpha))
+    assert math.isinf(report.quality.alpha.psnr)
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is not JSON")
+
+    text = (tmp_path / "out" / "validation_metrics.json").read_text()
+    written = json.loads(text, parse_constant=refuse)
+    assert written["alpha"]["psnr"] is None and written["alpha"]["mae"] == 0.0
 
 
 @pytest.mark.parametrize("chunk_size", ["1", "2"])

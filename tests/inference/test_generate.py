@@ -10,8 +10,8 @@ import torch
 from miniature_wan import write_wan_folder
 from PIL import Image
 
+from wan_alpha.alpha.ranges import rgba_frames
 from wan_alpha.errors import ConfigError
-from wan_alpha.inference.clip_files import frames_from_decoded
 from wan_alpha.inference.generate import clip_folder, generate, read_prompts
 from wan_alpha.media import read as media_read
 from wan_alpha.models.adapters import add_adapter, save_adapter
@@ -100,14 +100,8 @@ def test_files_are_what_the_vae_decodes(make_recipe, reference_dir, wan_folder):
     )
     vae = RGBAlphaVAE.from_pretrained(reference_dir / "base_vae.safetensors", reference_dir / "rgba_vae_checkpoint.bin")
     with torch.no_grad():
-        expected = frames_from_decoded(*vae.decode(latents))
+        expected = rgba_frames(*vae.decode(latents))
     assert np.abs(stored_frames(clip.folder).astype(int) - expected).max() <= 1
-
-
-def test_levels_are_rounded():
-    rgb = torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1, 1)
-    frames = frames_from_decoded(rgb, torch.full((1, 1, 1, 1, 1), 0.499))
-    assert frames.tolist() == [[[[0, 128, 255, 127]]]]
 
 
 def test_adapter_and_mask_reach_the_sample(make_recipe, wan_folder, tmp_path):

@@ -114,3 +114,12 @@ def test_lpips_is_differentiable_and_frozen(squeeze_path):
     assert not any(parameter.requires_grad for parameter in loss.parameters())
     loss(pred.requires_grad_(), target).backward()
     assert pred.grad.isfinite().all() and pred.grad.abs().sum() > 0
+
+
+def test_lpips_measures_the_same_while_its_owner_trains(squeeze_path):
+    pred, target = clips(size=33)
+    loss = LPIPSLoss("squeeze", squeeze_path)
+    expected = loss(pred, target)
+    owner = torch.nn.ModuleList([loss]).train()
+    assert loss.training and all(loss(pred, target) == expected for _ in range(3))
+    assert not owner.eval()[0].training

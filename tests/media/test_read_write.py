@@ -283,3 +283,21 @@ def test_names_that_look_like_options_or_addresses(tmp_path, disc, monkeypatch):
         with LosslessWriter(name) as writer:
             writer.write(disc)
         assert np.array_equal(read_rgba(name), disc)
+
+
+def test_frames_of_a_killed_run_do_not_join_the_next_clip(tmp_path, disc):
+    killed = PngSequenceWriter(tmp_path / "frames")
+    killed.write(disc)
+    with PngSequenceWriter(tmp_path / "frames") as writer:
+        writer.write(disc[:2])
+        writer.write(disc[2:3])
+    assert np.array_equal(read_rgba(tmp_path / "frames"), disc[:3])
+    assert os.listdir(tmp_path) == ["frames"]
+
+
+def test_stopping_leaves_no_pipe_open(tmp_path, disc):
+    writer = LosslessWriter(tmp_path / "a.mkv")
+    writer.write(disc)
+    process = writer._process
+    writer.abort()
+    assert process.stdin.closed and process.returncode is not None

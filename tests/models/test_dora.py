@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from wan_alpha.models.adapters import add_adapter, adapter_state_dict, load_adapter, merge_adapter, save_adapter
+from wan_alpha.models.adapters import adapter_state_dict, add_adapter, load_adapter, merge_adapter, save_adapter
 from wan_alpha.models.dora import FactoredDoraLinear, factored_row_norms, squared_row_norms, use_factored_dora
 
 # "bfloat16": two roundings of 2^-8 in each of two layers; "norms": relative, of a norm over a bfloat16 weight.

@@ -1,6 +1,9 @@
 import csv
-import threading
-import time
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +12,17 @@ from tiny_wan_files import NUM_TOKENS, write_dataset
 
 from wan_alpha.alpha.composite import background_color, hard_render
 from wan_alpha.alpha.masks import gaussian_ellipse
+from wan_alpha.data import digests
 from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, item_path, pad_context
 from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.errors import CheckpointError, DataError
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
+from wan_alpha.stages.stage2_dit import open_fresh_cache
 
 TOLERANCE = 1e-5
+SCRIPT = Path(__file__).with_name("build_cache_process.py")
 
 
 @pytest.fixture(scope="module")
@@ -144,22 +150,52 @@ def test_bfloat16_comes_close_and_is_kept_apart(tmp_path, make_cache_recipe, bui
     assert LatentCacheDataset(rounded)[0]["context"].dtype == torch.float32
 
 
+def build_in_two_processes(folder, recipes):
+    """Build recipes one after the other in two processes; returns (first, second) report of each."""
+    files = [folder / f"recipe{number}.json" for number in range(len(recipes))]
+    for file, recipe in zip(files, recipes, strict=True):
+        file.write_text(json.dumps(recipe.as_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    arguments = map(str, [folder, *files])
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return list(zip(*(json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)), strict=True))
+
+
 def test_two_processes_share_the_work_and_meet(tmp_path, make_cache_recipe):
-    recipe = make_cache_recipe(tmp_path)
-    reports = {}
+    """Three builds of one folder: from nothing, all anew beside the finished cache, and with a clip that fails."""
+    whole, broken = write_dataset(tmp_path / "dataset"), write_dataset(tmp_path / "broken")
+    (broken / "001_alpha.mkv").write_bytes(b"not a video")
+    cache = tmp_path / "cache"
+    recipe = make_cache_recipe(cache, **{"data.base_path": whole})
+    changes = [{"data.base_path": whole, "force": True}, {"data.base_path": broken, "force": True}]
+    builds = build_in_two_processes(tmp_path, [recipe, *(make_cache_recipe(cache, **change) for change in changes)])
 
-    def run(rank):
-        reports[rank] = build_cache(recipe, rank, 2)
+    (first, second), (first_again, second_again), (survivor, failed) = builds
+    assert (first["built"], second["built"], second["num_items"]) == (2, 1, 3)
+    assert "models_t5_umt5-xxl-enc-bf16.pth" in first["hashed"] and second["hashed"] == []
 
-    second = threading.Thread(target=run, args=(1,), daemon=True)
-    second.start()
-    while second.is_alive() and not list(tmp_path.glob("items/*.safetensors")):
-        time.sleep(0.05)
-    assert not (tmp_path / "cache.json").exists()  # the first process writes it, when all is there
-    run(0)
-    second.join(timeout=60)
-    assert (reports[0].built, reports[1].built, reports[1].num_items) == (2, 1, 3)
-    LatentCache.open(tmp_path).verify()
+    assert (first_again["built"], second_again["built"]) == (2, 1)
+    assert first_again["hashed"] == second_again["hashed"] == []
+    before, after = first["times"], first_again["times"]
+    items = [name for name in before if name.endswith(".safetensors")]
+    assert len(items) == 4 and before.keys() == after.keys()
+    # Each is newer than the former index and no newer than this one: the first process waited for the second.
+    assert all(before["cache.json"] < after[name] <= after["cache.json"] for name in items)
+
+    assert failed["error"].startswith("row 2 (001_rgb.mkv)")
+    assert survivor["error"] == f"process 1 failed: {failed['error']}"
+    assert not (cache / "cache.json").exists()
+
+
+def test_files_are_hashed_once(tmp_path, make_cache_recipe, monkeypatch):
+    folder = write_dataset(tmp_path / "dataset")
+    recipe = make_cache_recipe(tmp_path / "cache", **{"data.base_path": folder})
+    build_cache(recipe)
+    monkeypatch.setattr(digests, "file_sha256", lambda path: pytest.fail(f"{path} was read again"))
+    assert counts(build_cache(recipe)) == (0, 3, 0)
+    open_fresh_cache(tmp_path / "cache")
 
 
 def test_a_bad_clip_stops_with_its_row_and_the_rest_is_kept(tmp_path, make_cache_recipe):

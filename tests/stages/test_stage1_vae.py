@@ -147,6 +147,26 @@ def test_a_resumed_run_is_the_straight_run(tmp_path, make_recipe):
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
+def test_lost_weights_of_a_finished_run_are_written_again(tmp_path, make_recipe):
+    recipe = make_recipe(tmp_path, **{"training.max_steps": 1})
+    train_vae(recipe)
+    weights = load_state_dict(tmp_path / "rgba_vae.safetensors")
+    weights = {name: value.clone() for name, value in weights.items()}
+    (tmp_path / "rgba_vae.safetensors").unlink()
+    assert train_vae(recipe).was_finished
+    again = load_state_dict(tmp_path / "rgba_vae.safetensors")
+    assert again.keys() == weights.keys() and all(torch.equal(again[name], weights[name]) for name in weights)
+
+
+def test_given_weights_say_what_new_parts_would_be(tmp_path, make_recipe, reference_dir):
+    """Of what a recipe leaves open: the identity start, and rank 128; else what the file holds."""
+    assert build_vae(make_recipe(tmp_path, **{"model.lora_rank": None}).model, seed=0).foreground.rank == 128
+    given = {"model.rgba_weights": reference_dir / "rgba_vae_checkpoint.bin", "model.lora_rank": None}
+    vae = build_vae(make_recipe(tmp_path, **given).model, seed=0)
+    direct = RGBAlphaVAE.from_pretrained(reference_dir / "base_vae.safetensors", given["model.rgba_weights"])
+    assert vae.foreground.rank == direct.foreground.rank != 128 and vae.fingerprint() == direct.fingerprint()
+
+
 def test_bf16_computes_the_same_and_trains_float32(tmp_path, make_recipe):
     small = {"data.num_frames": 1, "training.max_steps": 2}
     full, half = (

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from diffsynth.diffusion import FlowMatchSFTLoss
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_wan_files import write_dataset, write_wan
 
@@ -239,6 +240,70 @@ def test_a_retrained_stage_1_makes_the_cache_stale(tmp_path, make_cache_recipe, 
         train_dit(make_recipe(cache=tmp_path / "cache"))
     build_cache(recipe)
     assert train_dit(make_recipe(cache=tmp_path / "cache", **{"training.max_steps": 1})).step == 1
+
+
+def test_a_cache_that_was_built_anew_is_no_continuation(tmp_path, make_cache_recipe, make_recipe, reference_dir):
+    """Neither a run that is going on nor a finished one: its adapter was made for the former latents."""
+    vae = RGBAlphaVAE.from_pretrained(reference_dir / "base_vae.safetensors", reference_dir / "rgba_vae_checkpoint.bin")
+    weights = tmp_path / "rgba_vae.safetensors"
+    vae.save(weights)
+    cache_recipe = make_cache_recipe(tmp_path / "cache", **{"model.rgba_weights": weights})
+    build_cache(cache_recipe)
+    recipe = make_recipe(cache=tmp_path / "cache", **{"training.max_steps": 1})
+    train_dit(recipe)
+    build_cache(cache_recipe)
+    assert train_dit(recipe).was_finished
+    with torch.no_grad():
+        next(vae.merge.parameters()).mul_(1.01)
+    vae.save(weights)
+    build_cache(cache_recipe)
+    for max_steps in (1, 2):
+        with pytest.raises(ConfigError, match="other data: .*the RGBA VAE that made the latents.*another output_dir"):
+            train_dit(make_recipe(cache=tmp_path / "cache", **{"training.max_steps": max_steps}))
+
+
+def test_a_lost_adapter_is_written_again(make_recipe):
+    recipe = make_recipe(**{"training.max_steps": 1})
+    train_dit(recipe)
+    path = recipe.output_dir / "adapter.safetensors"
+    before = load_file(path)
+    path.unlink()
+    assert train_dit(recipe).was_finished
+    assert all(torch.equal(value, before[name]) for name, value in load_file(path).items())
+
+
+def test_a_trained_dora_file_is_what_the_paper_says(make_module, make_recipe, wan_folder, batch):
+    """The file read as bare tensors, and merged by Liu et al.'s equation 5 alone: the adapted model's own output."""
+    recipe = make_recipe()
+    train_dit(recipe)
+    path = recipe.output_dir / "adapter.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        scale = float(file.metadata()["alpha"]) / int(file.metadata()["rank"])
+    base = load_file(wan_folder / "diffusion_pytorch_model.safetensors")
+    layers = [
+        name.removesuffix(".lora_A.default.weight") for name in tensors if name.endswith(".lora_A.default.weight")
+    ]
+    assert len(layers) == 20 and len(tensors) == 60
+    for layer in layers:
+        down, up, magnitude = (
+            tensors[f"{layer}.{part}.default.weight"] for part in ("lora_A", "lora_B", "lora_magnitude_vector")
+        )
+        direction = base[f"{layer}.weight"] + scale * up @ down
+        norms = direction.square().sum(dim=1).sqrt()
+        base[f"{layer}.weight"] = (magnitude / norms)[:, None] * direction
+
+    adapted = make_module()
+    load_adapter(adapted.pipe.dit, path)
+    timesteps = torch.tensor([100.0, 500.0, 900.0])
+    with torch.no_grad():
+        expected = predict_velocity(adapted.pipe.dit, batch["latents"], timesteps, batch["context"])
+        plain = load_wan(str(wan_folder), components=("dit",)).dit
+        untrained = predict_velocity(plain, batch["latents"], timesteps, batch["context"])
+        plain.load_state_dict(base)
+        merged = predict_velocity(plain, batch["latents"], timesteps, batch["context"])
+    torch.testing.assert_close(merged, expected, atol=TOLERANCE["float32"], rtol=TOLERANCE["relative"])
+    assert (merged - untrained).abs().max() > 1e-3
 
 
 def test_a_truncated_item_stops_the_run_with_its_name(tmp_path, make_cache_recipe, make_recipe):

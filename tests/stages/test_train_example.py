@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -47,13 +44,9 @@ def command_line(arguments):
     return [str(part) for flag, value in arguments.items() for part in ([flag] if value is None else [flag, value])]
 
 
-def test_the_command_line_runs_under_accelerate(arguments, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", str(SCRIPT)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *command_line(arguments)], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
-    assert done.returncode == 0, done.stderr
+def test_the_command_line_caches_and_trains(example, arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert example.main(command_line(arguments)) == 0
     output = tmp_path / "OUT"
     steps = [json.loads(line)["step"] for line in (output / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 3 * 2 * 2 + 1))

@@ -8,7 +8,15 @@ import pytest
 from wan_alpha.errors import ConfigError
 from wan_alpha.training import recipes
 from wan_alpha.training.config import Recipe, dotted_fields, list_presets, load_recipe
-from wan_alpha.training.recipes import CacheRecipe, GenerateRecipe, TrainDiTRecipe, TrainVAERecipe, ValidateVAERecipe
+from wan_alpha.training.recipes import (
+    CacheRecipe,
+    DemoRecipe,
+    GenerateRecipe,
+    PrepareRecipe,
+    TrainDiTRecipe,
+    TrainVAERecipe,
+    ValidateVAERecipe,
+)
 
 VAE = {"output_dir": "out", "model.base_vae": "vae.pth", "data.base_path": "clips", "training.max_steps": "5"}
 DIT = {"output_dir": "out", "model.wan": "wan", "cache": "cache", "training.max_steps": "5"}
@@ -16,7 +24,9 @@ GENERATE = {
     "output_dir": "out", "prompt": "a cat", "model.wan": "wan", "model.base_vae": "vae.pth",
     "model.decoder_lora": "decoder.bin",
 }  # fmt: skip
-RECIPE_CLASSES = (TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe, GenerateRecipe)
+RECIPE_CLASSES = (
+    DemoRecipe, PrepareRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe, GenerateRecipe,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -43,7 +53,26 @@ RECIPE_CLASSES = (TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe
         (TrainVAERecipe, VAE, {"model.mode": "both"}, ["model.mode = 'both'", "'full' or 'merge'"]),
         (TrainVAERecipe, VAE, {"model.mode": "merge"}, ["model.decoder_lora", "decoder.bin"]),
         (TrainVAERecipe, VAE, {"training.max_steps": "none"}, ["training", "give max_steps or num_epochs"]),
-        (TrainVAERecipe, VAE, {"model.lora_rank": "8", "model.decoder_lora": "d.bin"}, ["lora_rank has no effect"]),
+        (
+            TrainVAERecipe,
+            VAE,
+            {"model.lora_rank": "8", "model.decoder_lora": "d.bin"},
+            ["model.lora_rank: no effect with given weights", "--model.lora_rank none"],
+        ),
+        (
+            TrainVAERecipe,
+            VAE,
+            {"model.init": "random", "model.merge_width": "8", "model.rgba_weights": "w.safetensors"},
+            ["model.init, model.merge_width: no effect", "write --model.init none --model.merge_width none"],
+        ),
+        (
+            TrainVAERecipe,
+            VAE,
+            {"data.cache_clips": "true", "training.num_workers": "2"},
+            ["data.cache_clips keeps clips in the training process", "num_workers = 2"],
+        ),
+        (DemoRecipe, {}, {"num_clips": "0"}, ["num_clips = '0'", "greater than or equal to 1"]),
+        (PrepareRecipe, {"output_dir": "out"}, {}, ["source_dir: missing; folder of clips"]),
         (
             TrainVAERecipe,
             VAE,
@@ -94,6 +123,21 @@ def test_overrides_win_over_the_file_and_text_becomes_values(tmp_path):
         3,
         None,
     )
+
+
+def test_what_a_preset_says_of_new_parts_can_be_taken_back_for_given_weights():
+    given = {"model.rgba_weights": "w.safetensors"}
+    with pytest.raises(ConfigError, match="write --model.init none --model.lora_rank none"):
+        load_recipe(TrainVAERecipe, "tiny_stage1", given)
+    recipe = load_recipe(TrainVAERecipe, "tiny_stage1", given | {"model.init": "none", "model.lora_rank": "none"})
+    assert (recipe.model.init, recipe.model.lora_rank) == (None, None)
+    alone = load_recipe(TrainVAERecipe, overrides=VAE | {"model.decoder_lora": "d.bin", "model.init": "random"})
+    assert alone.model.init == "random"  # decoders alone leave the merge block to begin anew
+
+
+def test_the_demo_needs_nothing_given():
+    recipe = load_recipe(DemoRecipe)
+    assert (recipe.output_dir, recipe.num_clips, recipe.vae_steps) == (Path("wan_alpha_demo"), 48, None)
 
 
 def test_lists_may_be_written_with_commas():

@@ -28,6 +28,7 @@ def settings(**changes):
 
 def export(module, folder):
     save_safetensors(dict(module.state_dict()), folder / "final.safetensors")
+    return [folder / "final.safetensors"]
 
 
 def train(folder, module=None, dataset=None, seed=0, validate=None, **changes):
@@ -79,6 +80,66 @@ def test_finished_run_says_so_and_changes_nothing(tmp_path, capsys):
     assert again.was_finished and module.calls == 0
     assert again.losses == first.losses
     assert "already finished at step 12" in capsys.readouterr().err
+
+
+def test_finished_run_writes_weights_that_are_missing(tmp_path, capsys):
+    train(tmp_path)
+    final = tmp_path / "final.safetensors"
+    before = final.read_bytes()
+    final.unlink()
+    assert train(tmp_path).was_finished
+    assert final.read_bytes() == before
+    assert "already finished at step 12; writing its weights" in capsys.readouterr().err
+
+
+def test_run_that_is_ended_at_its_checkpoint_writes_that_ones_weights(tmp_path):
+    """The weights that are there are of an earlier end."""
+    train(tmp_path / "run", max_steps=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", ToyModule(fail_at=4))
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 7]
+    result = train(tmp_path / "run", max_steps=6)
+    assert (result.was_finished, result.step, len(result.losses)) == (True, 6, 6)
+    train(tmp_path / "straight", max_steps=6)
+    ours, theirs = outputs(tmp_path / "run")[1], outputs(tmp_path / "straight")[1]
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+class Fingerprinted(ToyDataset):
+    """A dataset that says what it is made of."""
+
+    def __init__(self, clips, **kwargs):
+        super().__init__(**kwargs)
+        self.clips = clips
+
+    def fingerprint(self):
+        return {"clips": self.clips, "text encoder": "same"}
+
+
+@pytest.mark.parametrize(
+    "before, now, message",
+    [
+        (ToyDataset(length=10), ToyDataset(length=4), r"changed since it began: samples \(10 samples there, 4 here\)"),
+        (ToyDataset(length=10), ToyDataset(length=11), r"10 samples there, 11 here"),
+        (Fingerprinted("a"), Fingerprinted("b"), "changed since it began: clips; choose another output_dir"),
+        (ToyDataset(), Fingerprinted("a"), "changed since it began: clips, text encoder"),
+    ],
+    ids=["fewer", "more", "others", "now it tells"],
+)
+@pytest.mark.parametrize("steps_before", [2, 12], ids=["unfinished", "finished"])
+def test_other_data_in_the_same_folder_is_refused(tmp_path, before, now, message, steps_before):
+    train(tmp_path, dataset=before, max_steps=steps_before)
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path, dataset=now)
+    train(tmp_path, dataset=before)
+
+
+@pytest.mark.parametrize("first", [5, 12], ids=["longer", "finished, longer"])
+def test_length_is_fixed_where_the_schedule_follows_from_it(tmp_path, first):
+    train(tmp_path, schedule="cosine", max_steps=first)
+    with pytest.raises(ConfigError, match=rf"max_steps: {first} there, 20 here\nwith training.schedule = 'cosine'"):
+        train(tmp_path, schedule="cosine", max_steps=20)
+    assert train(tmp_path, schedule="cosine", max_steps=first).was_finished
 
 
 @pytest.mark.parametrize(

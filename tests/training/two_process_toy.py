@@ -15,6 +15,11 @@ from wan_alpha.weights.io import save_safetensors
 LENGTHS = (13, 15)
 
 
+def export(module, folder):
+    save_safetensors(dict(module.state_dict()), folder / "final.safetensors")
+    return [folder / "final.safetensors"]
+
+
 def train(folder, length, batch_size, accumulation=1):
     module = ToyModule()
     module.register_buffer("constant", torch.ones(3))
@@ -25,7 +30,7 @@ def train(folder, length, batch_size, accumulation=1):
     return run_training(
         module, ToyDataset(length), settings, folder, 0, collate=collate,
         validate=lambda module: {"norm": module.first.weight.norm()},
-        export=lambda module, folder: save_safetensors(dict(module.state_dict()), folder / "final.safetensors"),
+        export=export,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Reading and writing weight files: what comes back, and what is refused with which words."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -12,11 +13,13 @@ from wan_alpha.weights.io import (
     file_sha256,
     load_state_dict,
     load_tensor,
+    load_training_state,
     read_metadata,
     save_pickle,
     save_safetensors,
     tensors_sha256,
 )
+from wan_alpha.weights.rgba_vae import check_same_base
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
 
@@ -56,19 +59,26 @@ def test_safetensors_round_trip_with_metadata(tmp_path):
     assert metadata["kind"] == "dora" and metadata["rank"] == "4" and json.loads(metadata["recipe"]) == {"x": [1]}
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "weights.safetensors"
-    save_safetensors(TENSORS, path)
+@pytest.mark.parametrize(
+    ("save", "name", "writer"),
+    [
+        (save_safetensors, "weights.safetensors", "wan_alpha.weights.io.save_file"),
+        (save_pickle, "weights.bin", "torch.save"),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, save, name, writer):
+    path = tmp_path / name
+    save(TENSORS, path)
 
-    def full_disk(tensors, filename, metadata):
+    def full_disk(tensors, filename, metadata=None):
         with open(filename, "wb") as file:
             file.write(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr("wan_alpha.weights.io.save_file", full_disk)
+    monkeypatch.setattr(writer, full_disk)
     with pytest.raises(OSError, match="no space left"):
-        save_safetensors({"a": torch.ones(1)}, path)
-    assert same(load_state_dict(path)) and [file.name for file in tmp_path.iterdir()] == ["weights.safetensors"]
+        save({"a": torch.ones(1)}, path)
+    assert same(load_state_dict(path)) and [file.name for file in tmp_path.iterdir()] == [name]
 
 
 def test_pickle_writer_is_read_back(tmp_path):
@@ -79,7 +89,7 @@ def test_pickle_writer_is_read_back(tmp_path):
 def test_code_in_a_file_is_never_run(tmp_path):
     path, trace = tmp_path / "weights.pth", tmp_path / "trace"
     torch.save({"a": torch.ones(1), "b": Opener(trace)}, path)
-    for reader in (load_state_dict, load_tensor):
+    for reader in (load_state_dict, load_tensor, load_training_state):
         with pytest.raises(CheckpointError, match="weights.pth"):
             reader(path)
     path.write_bytes(pickle.dumps(Opener(trace), protocol=2))
@@ -145,3 +155,46 @@ def test_hashes_depend_on_content_alone(tmp_path):
         {"c.weight": TENSORS["a.weight"], "b": TENSORS["b"]},
     ):
         assert tensors_sha256(changed) != digest
+
+
+@pytest.mark.parametrize("save", [save_safetensors, save_pickle])
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_files_have_the_mode_of_any_new_file(save, mask, mode, tmp_path):
+    before = os.umask(mask)
+    try:
+        save(TENSORS, tmp_path / "weights")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == mode
+
+
+def test_a_training_state_keeps_its_nesting(tmp_path):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight], lr=0.1)
+    weight.sum().backward()
+    optimizer.step()
+    torch.save({"step": 3, "model": {"w": weight.detach()}, "optimizer": optimizer.state_dict()}, tmp_path / "state.pt")
+    state = load_training_state(tmp_path / "state.pt")
+    assert state["step"] == 3 and torch.equal(state["model"]["w"], weight)
+    assert state["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match=r"list.pt: expected a training state \(a dict\), found list"):
+        load_training_state(tmp_path / "list.pt")
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor as on an accelerator: operations with tensors of the CPU fail until it is brought there."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.allclose and not all(isinstance(value, cls) for value in args[:2]):
+            raise RuntimeError("tensors on two devices")
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        return result.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else result
+
+
+def test_a_base_elsewhere_is_compared_with_the_files():
+    own = {"conv": torch.ones(2).as_subclass(Elsewhere)}
+    check_same_base({"conv": torch.ones(2).bfloat16()}, own, "a.bin")
+    with pytest.raises(CheckpointError, match="conv differs"):
+        check_same_base({"conv": torch.zeros(2)}, own, "a.bin")

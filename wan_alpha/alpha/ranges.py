@@ -1,5 +1,6 @@
 """Every change of value range has a name here: [0, 1], [-1, 1], 8 bits; straight and premultiplied colour."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,9 +49,22 @@ def alpha_to_model(alpha: Tensor) -> Tensor:
 def model_to_alpha(video: Tensor) -> Tensor:
     """Alpha from a decoder's raw output: (B, 3, T, H, W) -> (B, 1, T, H, W) in [0, 1].
 
-        a = (mean over channels of clamp(x, -1, 1) + 1) / 2        (released inference)
+    a = (mean over channels of clamp(x, -1, 1) + 1) / 2        (released inference)
     """
     return model_to_unit(video.clamp(-1, 1).mean(dim=1, keepdim=True))
+
+
+def rgba_frames(rgb: Tensor, alpha: Tensor) -> np.ndarray:
+    """One clip as frames for files.
+
+    Args:
+        rgb: straight, (1, 3, T, H, W) in [-1, 1]; alpha: (1, 1, T, H, W) in [0, 1].
+
+    Returns:
+        (T, H, W, 4) uint8 straight RGBA, clamped and rounded to the nearest level.
+    """
+    levels = torch.cat([model_to_uint8(rgb), unit_to_uint8(alpha)], dim=1)
+    return levels[0].permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
 def straight_to_premultiplied(rgb_straight: Tensor, alpha: Tensor) -> Tensor:

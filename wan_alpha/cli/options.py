@@ -1,6 +1,7 @@
 """Command line options made from a recipe class, so that schema, file and command line cannot drift apart."""
 
 import argparse
+from itertools import pairwise
 from types import UnionType
 from typing import Literal, Union, get_args, get_origin
 
@@ -8,6 +9,7 @@ from wan_alpha.errors import ConfigError
 from wan_alpha.training.config import dotted_fields, list_presets, load_recipe, nearest_option, section_class
 
 _METAVARS = {bool: "BOOL", int: "INT", float: "FLOAT"}
+_TRUTH = {"true", "false", "yes", "no", "on", "off", "1", "0"}
 
 
 def value_name(annotation):
@@ -30,8 +32,31 @@ def _default_text(field):
     return f"(default: {text or 'empty'})"
 
 
-def add_recipe_options(parser, recipe_class):
-    """Add ``--config`` and an option per recipe value; only options that are given appear in the parsed namespace."""
+def spell_options(arguments, recipe_classes):
+    """Options as the parser knows them: with _ for -, and ``=true`` for a switch that no truth value follows.
+
+    (argparse would take whatever follows a switch, a positional say, for its value.)
+    """
+    fields = {name: field for recipe_class in recipe_classes for name, field in dotted_fields(recipe_class)}
+    spelled = []
+    for argument, following in pairwise([*arguments, ""]):
+        stem, equals, value = argument.partition("=")
+        name = stem.removeprefix("--").replace("-", "_")
+        if not stem.startswith("--") or name not in fields:
+            spelled.append(argument)
+        elif fields[name].annotation is bool and not equals and following.lower() not in _TRUTH:
+            spelled.append(f"--{name}=true")
+        else:
+            spelled.append(f"--{name}{equals}{value}")
+    return spelled
+
+
+def add_recipe_options(parser, recipe_class, aliases=None):
+    """Add ``--config`` and an option per recipe value; only options that are given appear in the parsed namespace.
+
+    Args:
+        aliases: dotted name -> another spelling of that option.
+    """
     parser.add_argument(
         "--config", metavar="FILE", help=f"recipe (.toml or .json), or a preset: {', '.join(list_presets())}"
     )
@@ -41,11 +66,10 @@ def add_recipe_options(parser, recipe_class):
         if table not in groups:
             owner = section_class(recipe_class.model_fields[table]) if table else recipe_class
             groups[table] = parser.add_argument_group(f"{table} options" if table else "run options", owner.__doc__)
-        # A switch without a value means true.
-        extra = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+        spellings = [f"--{name}", *([aliases[name]] if name in (aliases or {}) else [])]
         text = f"{field.description} {_default_text(field)}".replace("%", "%%")
         groups[table].add_argument(
-            f"--{name}", dest=name, default=argparse.SUPPRESS, metavar=value_name(field.annotation), help=text, **extra
+            *spellings, dest=name, default=argparse.SUPPRESS, metavar=value_name(field.annotation), help=text
         )
 
 

@@ -1,6 +1,6 @@
 """The frames of one row: colour and matte read together as straight RGBA."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,9 +84,22 @@ def read_clip(row: Row, start: int = 0, num_frames: int | None = None) -> np.nda
     if start < 0 or expected < 1 or start + expected > info.num_frames:
         last = start + expected - 1
         raise DataError(f"{row.foreground}: frames {start} to {last} were asked for, the clip has {info.num_frames}")
-    clip = np.empty((expected, info.height, info.width, 4), np.uint8)
-    for index, frame in enumerate(iter_clip(row, start, expected)):
-        clip[index] = frame
+    return read_frames(row, range(start, start + expected))
+
+
+def read_frames(row: Row, indices: Sequence[int]) -> np.ndarray:
+    """The frames of these ascending numbers, (len(indices), H, W, 4) uint8 straight RGBA; none between them is held.
+
+    Raises:
+        DataError: as iter_clip.
+    """
+    info = describe_clip(row)
+    clip = np.empty((len(indices), info.height, info.width, 4), np.uint8)
+    places = {index: place for place, index in enumerate(indices)}
+    first, last = indices[0], indices[-1]
+    for index, frame in enumerate(iter_clip(row, first, last - first + 1), first):
+        if index in places:
+            clip[places[index]] = frame
     return clip
 
 

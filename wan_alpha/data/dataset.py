@@ -1,5 +1,8 @@
 """Rows, an operator and a seed: samples that depend on (seed, epoch, index) and on nothing else."""
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -43,6 +46,12 @@ class RGBAVideoDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose samples are made from now on, counted from 0."""
         self._epoch.fill_(epoch)
+
+    def fingerprint(self) -> dict[str, str]:
+        """{"clips": hash of the rows}: their files below the folder they share, captions and kinds, in order."""
+        base = os.path.commonpath([file.parent for row in self.rows for file in row.files])
+        rows = [[*(os.path.relpath(file, base) for file in row.files), row.prompt, row.kind] for row in self.rows]
+        return {"clips": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
 
     def __len__(self) -> int:
         return len(self.rows) * self.repeat

@@ -7,8 +7,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch.utils.data import Dataset
 
 from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import CheckpointError, DataError
-from wan_alpha.weights.io import load_state_dict, read_metadata, save_safetensors
+from wan_alpha.weights.io import load_state_dict, read_metadata, replacing, save_safetensors
 
 FORMAT_VERSION = 1
 ITEM_TENSORS = ("context", "ellipse", "latents")
@@ -157,11 +155,13 @@ def pad_context(context: Tensor, length: int) -> Tensor:
 
 def write_index(folder, index: CacheIndex) -> None:
     """Write cache.json; the file appears whole or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".partial", delete=False, encoding="utf-8") as file:
-        json.dump(asdict(index), file, indent=1)
-    os.replace(file.name, folder / "cache.json")
+    with replacing(Path(folder) / "cache.json") as temporary:
+        temporary.write_text(json.dumps(asdict(index), indent=1), encoding="utf-8")
+
+
+def remove_index(folder) -> None:
+    """Delete cache.json: from now on until the next index is written, the cache is not finished."""
+    (Path(folder) / "cache.json").unlink(missing_ok=True)
 
 
 def read_index(folder) -> CacheIndex:
@@ -260,6 +260,15 @@ class LatentCacheDataset(Dataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose seeds are handed out from now on, counted from 0."""
         self._epoch.fill_(epoch)
+
+    def fingerprint(self) -> dict[str, str]:
+        """What the cache was made by and holds; each is a hash."""
+        index = self.cache.index
+        return {
+            "the RGBA VAE that made the latents": index.vae_fingerprint,
+            "the text encoder that made the contexts": index.text_fingerprint,
+            "cached clips": content_key(keys=index.keys),
+        }
 
     def __len__(self) -> int:
         return len(self.cache.keys) * self.repeat

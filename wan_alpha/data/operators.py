@@ -7,6 +7,7 @@ Importing this module imports diffsynth's core (seconds); manifest, sampling, cl
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffsynth.core.data.operators import DataProcessingOperator
 
@@ -17,7 +18,7 @@ from wan_alpha.alpha.composite import (
     hard_render,
     soft_render,
 )
-from wan_alpha.data.clips import describe_clip, read_clip
+from wan_alpha.data.clips import describe_clip, read_clip, read_frames
 from wan_alpha.data.manifest import Row, parse_row
 from wan_alpha.data.sampling import (
     FRAME_MODES,
@@ -41,8 +42,8 @@ class LoadRGBAVideoPair(DataProcessingOperator):
         base_path: folder that paths start from and must not leave; "" takes them as they are.
         num_frames: length of the clip, 4n+1.
         height, width: size of the clip in pixels.
-        augment: scale by 1 to 2 and cut anywhere; otherwise scale to cover and cut the centre. Stills are panned over
-            either way.
+        augment: scale by 1 to 2 and cut anywhere; otherwise scale to cover and cut the centre. A still that becomes
+            a clip is panned over either way.
         mode: "head", "random" or "uniform" choice of frames; see sampling.frame_indices.
         seed: with no sample_seed in the data and no generator, the choices follow from this and the file's name: the
             same file always gives the same clip.
@@ -92,11 +93,9 @@ class LoadRGBAVideoPair(DataProcessingOperator):
             self.num_frames,
             randomness,
             augment=self.augment,
-            pan=info.num_frames == 1,
+            pan=info.num_frames == 1 and self.num_frames > 1,
         )
-        first = min(indices)
-        frames = self._read(row, first, max(indices) - first + 1)
-        rgb, alpha = render_clip(frames, [index - first for index in indices], geometry)
+        rgb, alpha = render_clip(*self._read(row, indices), geometry)
         return {
             "rgb": rgb,
             "alpha": alpha,
@@ -126,12 +125,14 @@ class LoadRGBAVideoPair(DataProcessingOperator):
             return parse_row(0, {"video_fgr": str(data[0]), "video_pha": str(data[1])}, self.base_path)
         raise ConfigError(f"{type(data).__name__} is not a record, a path, a (foreground, matte) tuple or a Row")
 
-    def _read(self, row: Row, start: int, num_frames: int):
+    def _read(self, row: Row, indices: list[int]) -> tuple[np.ndarray, list[int]]:
+        """Frames that hold those wanted, and where among them each wanted one is."""
         if self._cache is None:
-            return read_clip(row, start, num_frames)
+            wanted = sorted(set(indices))
+            return read_frames(row, wanted), [wanted.index(index) for index in indices]
         if row.files not in self._cache:
             self._cache[row.files] = read_clip(row)
-        return self._cache[row.files][start : start + num_frames]
+        return self._cache[row.files], indices
 
 
 class _RenderRGBA(DataProcessingOperator):

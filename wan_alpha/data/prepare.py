@@ -81,6 +81,8 @@ def prepare_dataset(
     names = _unique_names(sources)
     for folder in (out_dir / "videos", out_dir / "stills"):
         folder.mkdir(parents=True, exist_ok=True)
+    # Should this run fail, the list of an earlier one would name files that are no longer those it checked.
+    (out_dir / "metadata.csv").unlink(missing_ok=True)
     records, skipped = [], []
     with ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(_prepare_row, i, *job, out_dir, link) for i, job in enumerate(zip(sources, names), 1)]

@@ -132,10 +132,9 @@ def render_clip(frames: np.ndarray, indices: Sequence[int], geometry: Geometry) 
     Returns:
         rgb (3, T, height, width) float32 straight in [-1, 1]; alpha (1, T, height, width) float32 in [0, 1].
     """
-    assert len(indices) == len(geometry.offsets)
     rgba = torch.empty(4, len(indices), geometry.height, geometry.width)
     previous, resized = None, None
-    for t, (index, (top, left)) in enumerate(zip(indices, geometry.offsets)):
+    for t, (index, (top, left)) in enumerate(zip(indices, geometry.offsets, strict=True)):
         if index != previous:  # a still is resized once, not once a frame
             resized = resize_straight(torch.from_numpy(frames[index]), geometry.resized_height, geometry.resized_width)
             previous = index

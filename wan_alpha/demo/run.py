@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wan_alpha.data.prepare import prepare_dataset
-from wan_alpha.demo.figures import clip_figures, figures_table, stage1_figures, stage2_figures
+from wan_alpha.demo.figures import Figure, clip_figures, figures_table, stage1_figures, stage2_figures
 from wan_alpha.demo.material import FPS, NUM_FRAMES, SIZE, split_manifest, write_material
 from wan_alpha.demo.page import write_page
 from wan_alpha.errors import ConfigError
@@ -30,53 +30,40 @@ PROMPTS = (
 
 
 @dataclass(frozen=True)
-class DemoSettings:
-    """Sizes of a demo run; the defaults take minutes on two CPU cores.
+class DemoReport:
+    """What came of a demo: every figure beside its bar, and the page that shows the results."""
 
-    Attributes:
-        num_clips, num_held_out: drawn clips to train on and to validate on.
-        vae_steps, dit_steps: training steps of stage 1 and 2, None for the presets'.
-        seed: of everything; device: auto, cuda, mps or cpu; source: folder of own RGBA clips to train on too.
+    figures: list[Figure]
+    page: Path
 
-    Raises:
-        ConfigError: no clips to train or validate on, or a source that is no folder.
-    """
-
-    num_clips: int = 48
-    num_held_out: int = 8
-    vae_steps: int | None = None
-    dit_steps: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    source: Path | None = None
-
-    def __post_init__(self):
-        for name in ("num_clips", "num_held_out"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: at least 1 is needed")
-        if self.source is not None and not self.source.is_dir():
-            raise ConfigError(f"source {self.source}: no such folder; give a folder of RGBA clips")
+    @property
+    def passed(self) -> bool:
+        """Every figure met its bar."""
+        return all(figure.passed for figure in self.figures)
 
 
-def run_demo(out_dir, settings=None):
+def run_demo(recipe):
     """Run the demo; the same call continues one that was interrupted.
 
     Args:
-        out_dir: folder of everything it writes, ``index.html`` among it; settings: a :class:`DemoSettings`.
+        recipe: a DemoRecipe.
 
     Returns:
-        exit code: 0 if every figure met its bar, 1 if one did not.
+        a :class:`DemoReport`.
 
     Raises:
+        ConfigError: a source that is no folder.
         WanAlphaError: what the commands it runs raise.
     """
-    settings, out, started = settings or DemoSettings(), Path(out_dir), time.monotonic()
+    if recipe.source is not None and not recipe.source.is_dir():
+        raise ConfigError(f"source {recipe.source}: no such folder; give a folder of RGBA clips")
+    out, started = recipe.output_dir, time.monotonic()
     console = Console()
     tiny = tiny_wan_folder()
     base_vae = tiny / "Wan2.1_VAE.pth"
 
     console.rule("1/6 prepare")
-    write_material(out / "clips", settings.num_clips, settings.num_held_out, settings.seed, settings.source)
+    write_material(out / "clips", recipe.num_clips, recipe.num_held_out, recipe.seed, recipe.source)
     with StepProgress("checking clips", total=None, unit="clips") as bar:
         report = prepare_dataset(
             out / "clips", out / "dataset", progress=lambda done, total, name: bar.update(done, name, total)
@@ -84,12 +71,12 @@ def run_demo(out_dir, settings=None):
     train_csv, held_out_csv = split_manifest(_read_records(report.metadata_path), out / "dataset")
 
     console.rule("2/6 stage 1: the RGBA VAE")
-    common = {"seed": settings.seed}
-    steps = {} if settings.vae_steps is None else {"training.max_steps": settings.vae_steps}
+    common = {"seed": recipe.seed}
+    steps = {} if recipe.vae_steps is None else {"training.max_steps": recipe.vae_steps}
     stage1 = load_recipe(TrainVAERecipe, "tiny_stage1", common | steps | {
         "output_dir": out / "stage1", "model.base_vae": base_vae, "data.base_path": out / "dataset",
         "data.metadata": train_csv, "data.validation_metadata": held_out_csv,
-        "data.validation_clips": settings.num_held_out, "training.device": settings.device,
+        "data.validation_clips": recipe.num_held_out, "training.device": recipe.device,
     })  # fmt: skip
     stage1_result = train_vae(stage1)
     rgba_weights = out / "stage1" / WEIGHTS_FILE
@@ -99,7 +86,8 @@ def run_demo(out_dir, settings=None):
     size = {"num_frames": NUM_FRAMES, "height": SIZE, "width": SIZE}
     validate_vae(load_recipe(ValidateVAERecipe, None, common | size | {
         "output_dir": out / "validation", "output_prefix": "lemur", "model.base_vae": base_vae,
-        "model.rgba_weights": rgba_weights, "rgb_video": out / "clips" / "lemur.png", "fps": FPS, "device": settings.device,
+        "model.rgba_weights": rgba_weights, "rgb_video": out / "clips" / "lemur.png", "fps": FPS,
+        "device": recipe.device,
     }))  # fmt: skip
 
     console.rule("4/6 cache")
@@ -107,14 +95,14 @@ def run_demo(out_dir, settings=None):
         build_cache(load_recipe(CacheRecipe, None, common | {
             "output_dir": out / "cache" / name, "model.wan": str(tiny), "model.base_vae": base_vae,
             "model.rgba_weights": rgba_weights, "data.base_path": out / "dataset", "data.metadata": metadata,
-            "device": settings.device, **{f"data.{key}": value for key, value in size.items()},
+            "device": recipe.device, **{f"data.{key}": value for key, value in size.items()},
         }))  # fmt: skip
 
     console.rule("5/6 stage 2: the diffusion model")
-    steps = {} if settings.dit_steps is None else {"training.max_steps": settings.dit_steps}
+    steps = {} if recipe.dit_steps is None else {"training.max_steps": recipe.dit_steps}
     stage2_result = train_dit(load_recipe(TrainDiTRecipe, "tiny_stage2", common | steps | {
         "output_dir": out / "stage2", "model.wan": str(tiny), "cache": out / "cache" / "train",
-        "validation_cache": out / "cache" / "held_out", "training.device": settings.device,
+        "validation_cache": out / "cache" / "held_out", "training.device": recipe.device,
     }))  # fmt: skip
     figures += stage2_figures(stage2_result.validation[0], stage2_result.validation[-1])
 
@@ -122,9 +110,9 @@ def run_demo(out_dir, settings=None):
     prompts_file = out / "prompts.txt"
     prompts_file.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
     clips = generate(load_recipe(GenerateRecipe, "tiny_generate", common | {
-        "output_dir": out / "generated", "prompts_file": prompts_file, "model.wan": str(tiny), "model.base_vae": base_vae,
-        "model.rgba_weights": rgba_weights, "model.adapter": out / "stage2" / "adapter.safetensors",
-        "device": settings.device,
+        "output_dir": out / "generated", "prompts_file": prompts_file, "model.wan": str(tiny),
+        "model.base_vae": base_vae, "model.rgba_weights": rgba_weights,
+        "model.adapter": out / "stage2" / "adapter.safetensors", "device": recipe.device,
     }))  # fmt: skip
     figures += clip_figures(clips)
 
@@ -133,7 +121,7 @@ def run_demo(out_dir, settings=None):
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     console.print(figures_table(figures))
     console.print(f"{summary['seconds']:.0f} s; look at {page}", markup=False, highlight=False, soft_wrap=True)
-    return 0 if all(figure.passed for figure in figures) else 1
+    return DemoReport(figures, page)
 
 
 def _read_records(metadata_path):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wan_alpha.alpha.composite import BACKGROUND_COLORS, background_color, checkerboard, hard_render, over
-from wan_alpha.alpha.ranges import alpha_to_model, model_to_uint8, model_to_unit, unit_to_uint8
+from wan_alpha.alpha.ranges import alpha_to_model, model_to_uint8, model_to_unit, rgba_frames
 from wan_alpha.data.clips import describe_clip
 from wan_alpha.data.manifest import Row, parse_row
 from wan_alpha.data.operators import LoadRGBAVideoPair
@@ -22,6 +22,7 @@ from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import choose_device, choose_dtype
 from wan_alpha.training.config import GRID
 from wan_alpha.training.progress import StepProgress
+from wan_alpha.training.run_folder import json_values
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,6 @@ def comparison_frames(rgb, alpha, pred_rgb, pred_alpha):
     return model_to_uint8(torch.cat([colours, mattes], dim=-2)[0]).permute(1, 2, 3, 0).cpu().numpy()
 
 
-def rgba_frames(rgb, alpha):
-    """Straight RGBA frames, (T, H, W, 4) uint8, from (1, 3, T, H, W) in [-1, 1] and (1, 1, T, H, W) in [0, 1]."""
-    rgba = torch.cat([model_to_unit(rgb), alpha], dim=1)
-    return unit_to_uint8(rgba[0]).permute(1, 2, 3, 0).cpu().numpy()
-
-
 @torch.no_grad()
 def reconstruct(vae, rgb, alpha, background, threshold, chunk_size):
     """Encode the hard render and alpha, then decode chunk by chunk.
@@ -112,8 +107,8 @@ def reconstruct(vae, rgb, alpha, background, threshold, chunk_size):
     """
     vae.chunk_size = chunk_size
     rendered = hard_render(rgb, alpha, background, threshold)
-    target = vae.latent_mean.device, vae.base.conv2.weight.dtype
-    latents = vae.encode(rendered.to(*target), alpha.to(*target))
+    device = vae.latent_mean.device
+    latents = vae.encode(rendered.to(device), alpha.to(device))
     start = 0
     for pred_rgb, pred_alpha in vae.iterate_decode(latents, chunk_size or latents.shape[2]):
         frames = slice(start, start + pred_rgb.shape[2])
@@ -179,7 +174,7 @@ def validate_vae(recipe) -> ValidationReport:
     verdicts = mae_verdict("rgb", quality.rgb.mae), mae_verdict("alpha", quality.alpha.mae)
     files.append(prefix.with_name(f"{prefix.name}_metrics.json"))
     content = {**asdict(quality), "rgb_verdict": verdicts[0], "alpha_verdict": verdicts[1], "num_frames": num_frames}
-    files[-1].write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    files[-1].write_text(json.dumps(json_values(content), indent=2) + "\n", encoding="utf-8")
     report = ValidationReport(quality, *verdicts, files)
     print_report(report)
     return report

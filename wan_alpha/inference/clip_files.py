@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wan_alpha.alpha.ranges import model_to_uint8, unit_to_uint8
+from wan_alpha.alpha.ranges import rgba_frames
 from wan_alpha.media.verify import AlphaError, check_alpha
 from wan_alpha.media.write import MatteWriter, PngSequenceWriter, PreviewWriter, WebmAlphaWriter
 from wan_alpha.metrics.coverage import Coverage, coverage
@@ -20,19 +20,6 @@ class WrittenClip:
     num_frames: int
     coverage: Coverage
     webm_alpha_error: AlphaError
-
-
-def frames_from_decoded(rgb, alpha):
-    """One decoded sample as straight RGBA frames.
-
-    Args:
-        rgb: (1, 3, T, H, W) in [-1, 1]; alpha: (1, 1, T, H, W) in [0, 1].
-
-    Returns:
-        (T, H, W, 4) uint8, rounded to the nearest level.
-    """
-    levels = torch.cat([model_to_uint8(rgb), unit_to_uint8(alpha)], dim=1)
-    return levels[0].permute(1, 2, 3, 0).contiguous().cpu().numpy()
 
 
 def write_clip(chunks, folder, fps, callback=None):
@@ -58,7 +45,7 @@ def write_clip(chunks, folder, fps, callback=None):
             )
         ]
         for rgb, alpha in chunks:
-            frames = frames_from_decoded(rgb, alpha)
+            frames = rgba_frames(rgb, alpha)
             for writer in writers:
                 writer.write(frames)
             alphas.append(frames[..., 3].copy())

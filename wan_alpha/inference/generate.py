@@ -1,12 +1,12 @@
 """`wan-alpha generate`: prompts in, transparent clips out.
 
-    <output_dir>/
-    └── 000_a_red_ball/
-        ├── frames/00000.png ...   straight RGBA
-        ├── preview.mp4            over a checkerboard
-        ├── alpha.mp4              the matte
-        ├── video.webm             transparent, for browsers
-        └── settings.json          everything needed to make it again
+<output_dir>/
+└── 000_a_red_ball/
+    ├── frames/00000.png ...   straight RGBA
+    ├── preview.mp4            over a checkerboard
+    ├── alpha.mp4              the matte
+    ├── video.webm             transparent, for browsers
+    └── settings.json          everything needed to make it again
 """
 
 import gc
@@ -157,7 +157,7 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
         for index, (prompt, sampled) in enumerate(zip(prompts, latents, strict=True)):
             folder = clip_folder(recipe.output_dir, index, prompt)
             folder.mkdir(parents=True, exist_ok=True)
-            chunks = vae.iterate_decode(sampled.to(device, dtype), recipe.chunk_size or sampled.shape[2])
+            chunks = vae.iterate_decode(sampled.to(device), recipe.chunk_size or sampled.shape[2])
             before = index * recipe.num_frames
             written = write_clip(chunks, folder, recipe.fps, lambda done, before=before: bar.update(before + done))
             clip = GeneratedClip(prompt, recipe.seed + index, folder, written.coverage, written.webm_alpha_error.psnr)

@@ -65,6 +65,12 @@ class LPIPSLoss(nn.Module):
         super().__init__()
         self.network = lpips_network(network, weights)
 
+    def train(self, mode: bool = True) -> "LPIPSLoss":
+        """Set the mode of this module alone: the network's heads hold dropout, a measure of distance must not."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """pred, target: (B, 3, T, H, W), [-1, 1], H and W at least 31 (alex, squeeze) or 16 (vgg) -> scalar."""
         pred_frames, target_frames = (video.transpose(1, 2).flatten(0, 1) for video in (pred, target))

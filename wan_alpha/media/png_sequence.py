@@ -44,6 +44,8 @@ class PngSequenceWriter:
         """
         try:
             check_frames(self.folder, frames, self._size)
+            if self._size is None:
+                self.abort()  # what a killed run left there is not part of this clip
             self._size = frames.shape[1:3]
             self._partial.mkdir(parents=True, exist_ok=True)
             for frame in require_rgba(self.folder, frames):

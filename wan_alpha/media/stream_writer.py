@@ -87,6 +87,7 @@ class StreamWriter:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            self._process.stdin.close()
             self._log.close()
             self._process = None
         self._partial.unlink(missing_ok=True)

@@ -43,7 +43,8 @@ def check_alpha(path, expected: np.ndarray, matte: bool = False) -> AlphaError:
     if (info.height, info.width) != alpha.shape[1:]:
         raise DataError(f"{path}: {info.width}x{info.height}, expected {alpha.shape[2]}x{alpha.shape[1]}")
     largest, total, squared = 0, 0, 0
-    for wanted, frame in zip(alpha, iter_frames(path, "rgb24" if matte else "rgba", 0, len(alpha))):
+    frames = iter_frames(path, "rgb24" if matte else "rgba", 0, len(alpha))
+    for wanted, frame in zip(alpha, frames, strict=True):
         stored = matte_from_rgb(frame) if matte else frame[..., 3]
         difference = np.abs(stored.astype(np.int64) - wanted)
         largest = max(largest, int(difference.max()))

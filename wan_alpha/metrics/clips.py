@@ -1,6 +1,5 @@
 """The one form in which metrics look at clips: checked, float64, on the CPU."""
 
-import torch
 from torch import Tensor
 
 from wan_alpha.errors import DataError
@@ -22,4 +21,5 @@ def as_pair(pred: Tensor, target: Tensor, num_channels: int | None = None) -> tu
             f"cannot compare clips of shape {tuple(pred.shape)} and {tuple(target.shape)}: expected "
             f"(B, {num_channels or 'C'}, T, H, W) twice"
         )
-    return pred.detach().to("cpu", torch.float64), target.detach().to("cpu", torch.float64)
+    # Two steps: .to("cpu", torch.float64) may convert first, on a device that has no float64.
+    return pred.detach().cpu().double(), target.detach().cpu().double()

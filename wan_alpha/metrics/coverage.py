@@ -23,7 +23,7 @@ def coverage(alpha: Tensor, tolerance: float = 4 / 255) -> Coverage:
             allows for what a decoder and a lossy codec leave on a flat matte.
     """
     assert tolerance < 0.5, "beyond 0.5 a pixel would be clear and opaque at once"
-    values = alpha.detach().float()
+    values = alpha.detach().cpu().float()
     clear = (values <= tolerance).double().mean().item()
     opaque = (values >= 1 - tolerance).double().mean().item()
     return Coverage(clear=clear, semi_transparent=max(0.0, 1 - clear - opaque), opaque=opaque)

@@ -104,7 +104,7 @@ def alpha_conn(pred: Tensor, alpha: Tensor) -> Tensor:
 def _mean_where_visible(error: Tensor, alpha: Tensor) -> Tensor:
     if alpha.shape != (error.shape[0], 1, *error.shape[2:]):
         raise DataError(f"alpha of shape {tuple(alpha.shape)} does not fit a foreground of shape {tuple(error.shape)}")
-    visible = (alpha > 0).to(error.device, error.dtype)
+    visible = (alpha > 0).cpu().double()
     count = error.shape[1] * visible.sum(dim=(1, 3, 4))
     return (error * visible).sum(dim=(1, 3, 4)) / count.clamp(min=1)
 

@@ -16,7 +16,8 @@ def add_adapter(dit, kind="dora", rank=32, alpha=32, targets=DEFAULT_TARGETS):
 
         LoRA: y = (W + s*B*A) x        DoRA: y = m * (W + s*B*A) / ||W + s*B*A|| x,  s = alpha / rank
 
-    (Hu et al. 2022; Liu et al. 2024, norms per output row.) At first B is zero and m the row norms: nothing changes.
+    (Hu et al. 2022; Liu et al. 2024, norms per output row.) At first B is zero and m the row norms: nothing changes,
+    not by a bit, in bfloat16 either.
 
     Args:
         dit: the model, changed in place.
@@ -32,6 +33,8 @@ def add_adapter(dit, kind="dora", rank=32, alpha=32, targets=DEFAULT_TARGETS):
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    from wan_alpha.models.dora import use_factored_dora
+
     if kind not in KINDS:
         raise ConfigError(f"adapter kind {kind!r} is unknown: choose one of {', '.join(KINDS)}")
     if adapter_state_dict(dit):
@@ -44,6 +47,7 @@ def add_adapter(dit, kind="dora", rank=32, alpha=32, targets=DEFAULT_TARGETS):
         raise ConfigError(f"adapter targets {', '.join(absent) or '()'} name no linear layer of the model")
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), use_dora=kind == "dora")
     inject_adapter_in_model(config, dit)
+    use_factored_dora(dit)
     parameters = []
     for name, parameter in dit.named_parameters():
         parameter.requires_grad_(_ADAPTER_MARK in name)
@@ -234,7 +238,8 @@ def _checked(weights, adapter, name, shape):
 
 
 def _norms(weight):
-    return torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    # A row of zeros stays one: 0/0 would make it NaN.
+    return torch.linalg.vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _per_row(factor, weight):

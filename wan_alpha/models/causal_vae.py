@@ -165,20 +165,22 @@ def decoder_frames(decoder, z, state=None):
 
 
 def video_chunks(video, chunk_size):
-    """Split (B, C, 4n+1, H, W) into pieces that each make ``chunk_size`` latent frames (the last may make fewer)."""
+    """Split (B, C, 4n+1, H, W) into pieces that each make ``chunk_size`` latent frames (the last may make fewer).
+
+    ``chunk_size`` None leaves the clip whole.
+    """
+    if chunk_size is None:
+        yield video
+        return
     first = 1 + TEMPORAL_STRIDE * (chunk_size - 1)
     yield video[:, :, :first]
     yield from video[:, :, first:].split(TEMPORAL_STRIDE * chunk_size, dim=2) if video.shape[2] > first else ()
 
 
 def encoder_features_chunked(encoder, video, chunk_size):
-    """:func:`encoder_features` in chunks of ``chunk_size`` latent frames: the same numbers, bounded memory."""
+    """:func:`encoder_features` in chunks of ``chunk_size`` latent frames: the same numbers, bounded memory.
+
+    ``chunk_size`` None takes the whole clip at once.
+    """
     state = ClipState()
     return torch.cat([encoder_features(encoder, chunk, state) for chunk in video_chunks(video, chunk_size)], dim=2)
-
-
-def iterate_decoder_frames(decoder, z, chunk_size):
-    """Yield :func:`decoder_frames` of successive chunks of ``chunk_size`` latent frames."""
-    state = ClipState()
-    for chunk in z.split(chunk_size, dim=2):
-        yield decoder_frames(decoder, chunk, state)

@@ -57,12 +57,16 @@ class DecoderLoRA(nn.Module):
             yield key.replace("/", "."), pair
 
     def compose(self, decoder):
-        """The decoder's effective convolution weights, name to tensor, in the decoder's dtype; differentiable."""
+        """The decoder's effective convolution weights, name to tensor, in the decoder's dtype; differentiable.
+
+        The sum is formed in float32, also under autocast, whose B·A in bf16 would lose what small updates add.
+        """
         scale = self.alpha / self.rank
         weights = {}
-        for name, pair in self.named_pairs():
-            base = decoder.get_submodule(name).weight
-            weights[f"{name}.weight"] = (base + scale * pair.delta()).to(base.dtype)
+        with torch.autocast(self.pairs["conv1"].lora_A.device.type, enabled=False):
+            for name, pair in self.named_pairs():
+                base = decoder.get_submodule(name).weight
+                weights[f"{name}.weight"] = (base + scale * pair.delta()).to(base.dtype)
         return weights
 
 

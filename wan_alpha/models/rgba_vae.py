@@ -5,9 +5,17 @@ import json
 import torch
 from torch import nn
 
+from wan_alpha.alpha.ranges import model_to_alpha, unit_to_model
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
-from wan_alpha.models.causal_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE, ClipState, encoder_features, video_chunks
+from wan_alpha.models.causal_vae import (
+    SPATIAL_STRIDE,
+    TEMPORAL_STRIDE,
+    ClipState,
+    encoder_features,
+    encoder_features_chunked,
+    video_chunks,
+)
 from wan_alpha.models.decoder_lora import DecoderLoRA, WanDecoder, decoder_convolutions
 from wan_alpha.models.feature_merge import FeatureMergeBlock
 from wan_alpha.models.tiling import TileBlender, scaled, tile_windows
@@ -32,12 +40,12 @@ class RGBAlphaVAE(nn.Module):
     spatial_stride = SPATIAL_STRIDE
     temporal_stride = TEMPORAL_STRIDE
 
-    def __init__(self, base, lora_rank=128, lora_alpha=RELEASED_LORA_ALPHA, merge_width=None, init="random", seed=0):
+    def __init__(self, base, lora_rank=128, lora_alpha=RELEASED_LORA_ALPHA, merge_width=None, init="from_vae", seed=0):
         """
         Args:
             base: a ``VideoVAE_`` with its weights; lora_rank, lora_alpha: of both decoders' LoRA.
             merge_width: width of the merge block, None for the encoder's feature width.
-            init: "random" (as released) or "from_vae" (exactly the base VAE at step 0).
+            init: "from_vae" (exactly the base VAE at step 0) or "random" (as released).
             seed: of the random start.
 
         Raises:
@@ -73,25 +81,23 @@ class RGBAlphaVAE(nn.Module):
 
         Args:
             base_vae: the Wan VAE (``Wan2.1_VAE.pth`` or safetensors); its width is inferred.
-            rgba_weights: a trained RGBA VAE, in this project's or the released naming; None starts anew.
+            rgba_weights: a trained RGBA VAE, in this project's or the released naming, with its merge block; None
+                starts anew.
             decoder_lora: the released ``decoder.bin``; overrides the decoders of ``rgba_weights``.
             dtype: of the base and the merge block. LoRA factors stay float32 and are composed in float32; train with
                 float32 here and autocast around the step.
             init, lora_rank, merge_width, seed: of what the files do not hold; rank None means 128.
 
         Raises:
-            CheckpointError: a file is not what it claims, does not fit the base VAE, or holds no decoders when
-                ``decoder_lora`` is not given either.
+            CheckpointError: a file is not what it claims, or does not fit the base VAE; ``rgba_weights`` holds no
+                merge block, one decoder without the other, or none when ``decoder_lora`` is not given either.
         """
         weights = naming.read_rgba_vae(rgba_weights) if rgba_weights else None
         base = load_base_vae(base_vae)
         if weights is not None:
             lora_alpha = float(weights.metadata.get("lora_alpha", RELEASED_LORA_ALPHA))
+            _check_trained_parts(weights, rgba_weights, decoder_lora)
             merge, foreground = weights.part("merge"), weights.part("foreground")
-            if not foreground and decoder_lora is None:
-                raise CheckpointError(
-                    f"{rgba_weights}: holds no decoders; give their file too (decoder_lora, decoder.bin)"
-                )
             if "conv1.weight" in merge:
                 init, merge_width = "random", merge["conv1.weight"].shape[0]
             if foreground:
@@ -123,18 +129,16 @@ class RGBAlphaVAE(nn.Module):
         """Encoder features before the encoder's head.
 
         Args:
-            video: (B, 3, 4n+1, H, W) in [-1, 1], H and W multiples of 8.
+            video: (B, 3, 4n+1, H, W) in [-1, 1], any float dtype, H and W multiples of 8.
 
         Returns:
-            (B, 4*width, n+1, H/8, W/8).
+            (B, 4*width, n+1, H/8, W/8), in the dtype that the VAE computes in, as all outputs here.
 
         Raises:
             ConfigError: a size off the grid.
         """
         self._check_video(video)
-        state = ClipState()
-        chunks = video_chunks(video, self.chunk_size) if self.chunk_size else (video,)
-        return torch.cat([encoder_features(self.base.encoder, chunk, state) for chunk in chunks], dim=2)
+        return encoder_features_chunked(self.base.encoder, video.to(self._dtype), self.chunk_size)
 
     def encode_raw(self, rgb, alpha):
         """Merged latents before normalisation.
@@ -153,12 +157,12 @@ class RGBAlphaVAE(nn.Module):
             raise ConfigError(
                 f"alpha must be {(rgb.shape[0], 1, *rgb.shape[2:])} to go with rgb, got {tuple(alpha.shape)}"
             )
-        streams = torch.cat([rgb, (alpha * 2 - 1).expand_as(rgb)])
+        streams = torch.cat([rgb, unit_to_model(alpha).expand_as(rgb)]).to(self._dtype)
         if self.tiling is None:
             return self._merged(streams)
         height, width = rgb.shape[3] // SPATIAL_STRIDE, rgb.shape[4] // SPATIAL_STRIDE
         blender = TileBlender(height, width, self.tiling.overlap // SPATIAL_STRIDE)
-        for rows, columns in tile_windows(height, width, self.tiling, SPATIAL_STRIDE):
+        for rows, columns in tile_windows(height, width, self.tiling):
             tile = streams[..., scaled(rows, SPATIAL_STRIDE), scaled(columns, SPATIAL_STRIDE)]
             blender.add(self._merged(tile), rows, columns)
         return blender.result()
@@ -166,7 +170,7 @@ class RGBAlphaVAE(nn.Module):
     def _merged(self, streams):
         state, merge_state = ClipState(), ClipState()
         latents = []
-        for chunk in video_chunks(streams, self.chunk_size) if self.chunk_size else (streams,):
+        for chunk in video_chunks(streams, self.chunk_size):
             features = encoder_features(self.base.encoder, chunk, state)
             latents.append(self.merge(*features.chunk(2), merge_state))
         return torch.cat(latents, dim=2)
@@ -176,10 +180,16 @@ class RGBAlphaVAE(nn.Module):
         return self.normalise(self.encode_raw(rgb, alpha))
 
     def normalise(self, raw_latents):
-        return (raw_latents - self.latent_mean.to(raw_latents)) / self.latent_std.to(raw_latents)
+        """(raw - mean) / std a channel, in float32; the result has the dtype of ``raw_latents``."""
+        return ((raw_latents.float() - self.latent_mean) / self.latent_std).to(raw_latents.dtype)
 
     def denormalise(self, latents):
-        return latents * self.latent_std.to(latents) + self.latent_mean.to(latents)
+        """latents * std + mean a channel, in float32; the result has the dtype of ``latents``."""
+        return (latents.float() * self.latent_std + self.latent_mean).to(latents.dtype)
+
+    @property
+    def _dtype(self):
+        return self.base.conv2.weight.dtype
 
     # --- decode ---------------------------------------------------------------------------------------------------
 
@@ -187,7 +197,7 @@ class RGBAlphaVAE(nn.Module):
         """Both decoders' unclamped outputs, for the loss.
 
         Args:
-            raw_latents: (B, 16, n+1, h, w), not normalised.
+            raw_latents: (B, 16, n+1, h, w), not normalised, any float dtype.
 
         Returns:
             foreground and alpha, each (B, 3, 4n+1, 8h, 8w), about [-1, 1].
@@ -202,21 +212,21 @@ class RGBAlphaVAE(nn.Module):
             rgb, straight (B, 3, 4n+1, 8h, 8w) in [-1, 1], and alpha (B, 1, 4n+1, 8h, 8w) in [0, 1].
         """
         raw_rgb, raw_alpha = self.decode_raw(self.denormalise(latents))
-        return rgb_from_raw(raw_rgb), alpha_from_raw(raw_alpha)
+        return raw_rgb.clamp(-1, 1), model_to_alpha(raw_alpha)
 
     @torch.no_grad()
     def iterate_decode(self, latents, chunk_size=1):
         """Yield (rgb, alpha) of :meth:`decode` in chunks of ``chunk_size`` latent frames, in bounded memory."""
         for raw_rgb, raw_alpha in self._iterate_raw(self.denormalise(latents), chunk_size):
-            yield rgb_from_raw(raw_rgb), alpha_from_raw(raw_alpha)
+            yield raw_rgb.clamp(-1, 1), model_to_alpha(raw_alpha)
 
     def _iterate_raw(self, raw_latents, chunk_size):
-        z = self.base.conv2(raw_latents)
+        z = self.base.conv2(raw_latents.to(self._dtype))
         weights = [lora.compose(self.base.decoder) for lora in (self.foreground, self.alpha)]
         height, width = z.shape[3:]
         windows = [(slice(0, height), slice(0, width))]
         if self.tiling is not None:
-            windows = tile_windows(height, width, self.tiling, SPATIAL_STRIDE)
+            windows = tile_windows(height, width, self.tiling)
         states = [[ClipState() for _ in windows] for _ in weights]
         for chunk in z.split(chunk_size, dim=2):
             yield tuple(
@@ -299,8 +309,9 @@ class RGBAlphaVAE(nn.Module):
                 raise CheckpointError(f"{path}: {prefix}: {extra[0]} belongs to no part of this VAE")
             for name, value in found.items():
                 if value.shape != expected[name].shape:
+                    needed = tuple(expected[name].shape)
                     raise CheckpointError(
-                        f"{path}: {prefix}.{name} is {tuple(value.shape)}, the base VAE needs {tuple(expected[name].shape)}"
+                        f"{path}: {prefix}.{name} is {tuple(value.shape)}, the base VAE needs {needed}"
                     )
                 with torch.no_grad():
                     expected[name].copy_(value)
@@ -340,11 +351,14 @@ def load_decoder_lora(vae, path):
     return vae
 
 
-def rgb_from_raw(raw_rgb):
-    """A decoder's output to straight colour in [-1, 1]."""
-    return raw_rgb.clamp(-1, 1)
-
-
-def alpha_from_raw(raw_alpha):
-    """The alpha decoder's three channels (B, 3, ...) to alpha (B, 1, ...) in [0, 1]: clamp, then their mean."""
-    return (raw_alpha.clamp(-1, 1).mean(dim=1, keepdim=True) + 1) / 2
+def _check_trained_parts(weights, path, decoder_lora):
+    decoders = [stream for stream in naming.STREAMS if weights.part(stream)]
+    if not weights.part("merge"):
+        raise CheckpointError(
+            f"{path}: holds only the decoders; rgba_weights must hold the merge block (middle.block.* or merge.*) too; "
+            f"a decoder.bin belongs to decoder_lora"
+        )
+    if not decoders and decoder_lora is None:
+        raise CheckpointError(f"{path}: holds no decoders; give their file too (decoder_lora, decoder.bin)")
+    if len(decoders) == 1:
+        raise CheckpointError(f"{path}: holds the {decoders[0]} decoder alone; both belong together")

@@ -5,16 +5,28 @@ from dataclasses import dataclass
 import torch
 
 from wan_alpha.errors import ConfigError
+from wan_alpha.models.causal_vae import SPATIAL_STRIDE
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tile size and overlap in pixels (multiples of the VAE's spatial stride)."""
+    """Tile size and overlap in pixels.
+
+    Raises:
+        ConfigError: one is no multiple of the VAE's spatial stride, or the overlap is wider than half a tile.
+    """
 
     size: int = 256
     overlap: int = 64
 
     def __post_init__(self):
+        for name, value, least in (("size", self.size, SPATIAL_STRIDE), ("overlap", self.overlap, 0)):
+            if value < least or value % SPATIAL_STRIDE:
+                nearest = max(round(value / SPATIAL_STRIDE) * SPATIAL_STRIDE, least)
+                raise ConfigError(
+                    f"tile {name} {value} must be a multiple of the VAE's stride, {SPATIAL_STRIDE} pixels; "
+                    f"the nearest is {nearest}"
+                )
         if not 0 <= self.overlap <= self.size // 2:
             raise ConfigError(f"tile overlap {self.overlap} must lie between 0 and half the tile size {self.size}")
 
@@ -25,9 +37,9 @@ def _starts(length, size, overlap):
     return [*range(0, length - size, size - overlap), length - size]
 
 
-def tile_windows(height, width, tiling, stride):
-    """(rows, columns) slices that cover a frame of ``height`` x ``width`` cells of ``stride`` pixels each."""
-    size, overlap = max(1, tiling.size // stride), tiling.overlap // stride
+def tile_windows(height, width, tiling):
+    """(rows, columns) slices, in latent cells, that cover a frame of ``height`` x ``width`` of them."""
+    size, overlap = tiling.size // SPATIAL_STRIDE, tiling.overlap // SPATIAL_STRIDE
     return [
         (slice(top, min(top + size, height)), slice(left, min(left + size, width)))
         for top in _starts(height, size, overlap)
@@ -45,22 +57,25 @@ def _ramp(window, length, overlap):
 
 
 class TileBlender:
-    """Accumulate tiles of (B, C, T, h, w) into one weighted mean."""
+    """Accumulate tiles of (B, C, T, h, w) into one weighted mean, in float32 whatever the tiles are in."""
 
     def __init__(self, height, width, overlap):
         self.height, self.width, self.overlap = height, width, overlap
-        self.total = self.weight = None
+        self.total = self.weight = self.dtype = None
 
     def add(self, tile, rows, columns):
         if self.total is None:
-            self.total = tile.new_zeros(*tile.shape[:3], self.height, self.width)
-            self.weight = tile.new_zeros(self.height, self.width)
-        mask = torch.outer(_ramp(rows, self.height, self.overlap), _ramp(columns, self.width, self.overlap)).to(tile)
+            self.dtype = tile.dtype
+            self.total = tile.new_zeros(*tile.shape[:3], self.height, self.width, dtype=torch.float32)
+            self.weight = self.total.new_zeros(self.height, self.width)
+        mask = torch.outer(_ramp(rows, self.height, self.overlap), _ramp(columns, self.width, self.overlap))
+        mask = mask.to(tile.device)
         self.total[..., rows, columns] += tile * mask
         self.weight[rows, columns] += mask
 
     def result(self):
-        return self.total / self.weight
+        """The blended frame, in the tiles' dtype."""
+        return (self.total / self.weight).to(self.dtype)
 
 
 def scaled(window, factor):

@@ -108,10 +108,13 @@ def load_tokenizer(folder):
     """The tokenizer in a folder; prompts are padded to 512 tokens, or to the fewer that it was made for.
 
     Raises:
-        CheckpointError: the folder holds no tokenizer.
+        CheckpointError: the folder holds no tokenizer, or one that is code of its own.
     """
     try:
-        tokenizer = HuggingfaceTokenizer(str(folder), seq_len=MAX_TOKENS, clean="whitespace", local_files_only=True)
+        # Without the False, transformers asks on a terminal whether to run the code that a folder may name.
+        tokenizer = HuggingfaceTokenizer(
+            str(folder), seq_len=MAX_TOKENS, clean="whitespace", local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder}: not a tokenizer folder ({str(error).splitlines()[0]})") from error
     tokenizer.seq_len = min(MAX_TOKENS, tokenizer.tokenizer.model_max_length)

@@ -1,7 +1,6 @@
 """Build the latent cache: encode captions and clips once, so that stage 2 needs neither text encoder nor VAE."""
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from wan_alpha.alpha.composite import BACKGROUND_COLOR_NAMES
 from wan_alpha.alpha.masks import gaussian_ellipse
+from wan_alpha.data.digests import Digests
 from wan_alpha.data.latent_cache import (
     CacheIndex,
     CacheItem,
@@ -17,7 +17,7 @@ from wan_alpha.data.latent_cache import (
     has_empty_context,
     item_problem,
     read_context_length,
-    read_index,
+    remove_index,
     remove_strangers,
     write_empty_context,
     write_index,
@@ -26,14 +26,14 @@ from wan_alpha.data.latent_cache import (
 from wan_alpha.data.manifest import Row, read_manifest
 from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import CheckpointError, DataError, NonFiniteError
-from wan_alpha.training.loop import autocast
+from wan_alpha.training.device import autocast
+from wan_alpha.training.meeting import Meeting
 from wan_alpha.training.progress import StepProgress
-from wan_alpha.weights.io import file_sha256
 from wan_alpha.weights.wan_layout import find_wan_files
 
 PREPROCESSING_VERSION = 1  # raise it when frames, renders or ellipses come out differently from the same recipe
 PROMPT_BATCH = 8
-POLL_SECONDS = 0.5
+MEETING_FOLDER = ".processes"
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def process_shard() -> tuple[int, int]:
 def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
     """Build a cache, or complete one: items that are there already are kept, whatever stopped the last run.
 
-    Every process encodes its share of the missing items. The first one then waits for the others, deletes items that
-    belong to no clip any more and writes cache.json; all return when that is done. They meet through files alone.
+    Every process encodes its share of the missing items. The first one then waits for the others, writes cache.json and
+    deletes items that belong to no clip any more; all return when that is done. They meet through files alone.
 
     Args:
         recipe: a CacheRecipe; ``output_dir`` is the cache's folder.
@@ -83,25 +83,39 @@ def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
         DataError: a clip cannot be read (its row and file are named); nothing takes its place.
         CheckpointError: weights are not what they claim.
         NonFiniteError: an encoder gave NaN or infinity.
+        WanAlphaError: another process failed; its message is repeated.
     """
-    from wan_alpha.models.rgba_vae import RGBAlphaVAE
-
     if rank is None or world_size is None:
         rank, world_size = process_shard()
+    with Meeting(Path(recipe.output_dir) / MEETING_FOLDER, rank, world_size) as meeting:
+        return _build(recipe, rank, world_size, meeting)
+
+
+def _build(recipe, rank, world_size, meeting):
+    from wan_alpha.models.rgba_vae import RGBAlphaVAE
+
     folder, is_first = Path(recipe.output_dir), rank == 0
     rows = read_manifest(recipe.data.manifest, recipe.data.base_path)
     device, dtype = _device_and_dtype(recipe)
     vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)
     fingerprint = vae.fingerprint()
-    text_fingerprint = _text_fingerprint(recipe.model)
     preprocessing = describe_preprocessing(recipe, dtype)
-    plan = plan_items(rows, recipe, preprocessing, fingerprint, text_fingerprint)
-    unique = list({item.key: item for item in plan}.values())
+    if not is_first:
+        meeting.wait_for("hashes", [0])  # the first process reads the large files, the others its list of hashes
+    digests = Digests(folder)
+    text_fingerprint = _text_fingerprint(recipe.model, digests)
+    vae_files = _vae_files(recipe.model, digests)
+    plan = plan_items(rows, recipe, preprocessing, fingerprint, text_fingerprint, digests)
+    if is_first:
+        digests.save()
+        meeting.tell("hashes")
 
+    unique = list({item.key: item for item in plan}.values())
     own = unique[rank::world_size]
     missing = [item for item in own if recipe.force or item_problem(folder, item.key)]
     wants_empty = is_first and (recipe.force or not has_empty_context(folder, text_fingerprint))
     if missing or wants_empty:
+        remove_index(folder)
         prompts = list(dict.fromkeys([*([""] if wants_empty else []), *(item.row.prompt for item in missing)]))
         contexts, context_length = encode_contexts(recipe.model, prompts, device, dtype, show=is_first)
         if wants_empty:
@@ -109,16 +123,15 @@ def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
         encode_items(recipe, vae.to(device), missing, contexts, show=is_first)
 
     removed = 0
-    keys = tuple(item.key for item in plan)
+    meeting.tell("share")
     if is_first:
-        _wait(lambda: not any(item_problem(folder, item.key) for item in unique))
+        meeting.wait_for("share")
+        keys, context_length = tuple(item.key for item in plan), read_context_length(folder)
+        write_index(folder, CacheIndex(keys, fingerprint, text_fingerprint, context_length, preprocessing, vae_files))
         removed = remove_strangers(folder, keys)
-        index = CacheIndex(
-            keys, fingerprint, text_fingerprint, read_context_length(folder), preprocessing, _vae_files(recipe.model)
-        )
-        write_index(folder, index)
+        meeting.tell("index")
     else:
-        _wait(lambda: _is_finished(folder, keys))
+        meeting.wait_for("index", [0])
     report = CacheReport(folder, len(plan), len(missing), len(own) - len(missing), removed)
     if is_first:
         print(f"{folder}: {report.built} items built, {report.reused} reused, {report.removed} stale ones removed")
@@ -140,20 +153,16 @@ def describe_preprocessing(recipe, dtype: torch.dtype) -> dict:
     }
 
 
-def plan_items(rows, recipe, preprocessing, vae_fingerprint, text_fingerprint) -> list[PlannedItem]:
+def plan_items(rows, recipe, preprocessing, vae_fingerprint, text_fingerprint, digests) -> list[PlannedItem]:
     """One item per row and repeat, named by content: neither paths nor the order of rows matter.
 
     An item's seed, and with it its colour, follows from the recipe's seed and the item's own content, so that a row
     added at the top of a manifest leaves the other items as they are.
     """
-    digests = {}
     plan = []
     for repetition in range(recipe.data.repeat):
         for row in rows:
-            sources = []
-            for file in row.files:
-                digests[file] = digests.get(file) or source_sha256(file)
-                sources.append(digests[file])
+            sources = [digests.source(file) for file in row.files]
             sample_seed = derive_seed(recipe.seed, repetition, *sources)
             key = content_key(
                 sources=sources, prompt=row.prompt, kind=row.kind, preprocessing=preprocessing, sample_seed=sample_seed,
@@ -161,14 +170,6 @@ def plan_items(rows, recipe, preprocessing, vae_fingerprint, text_fingerprint) -
             )  # fmt: skip
             plan.append(PlannedItem(key, row, sample_seed))
     return plan
-
-
-def source_sha256(path) -> str:
-    """Hash of a file's content, or of a folder's: its files' names and contents in order."""
-    path = Path(path)
-    if path.is_dir():
-        return content_key(files=[[file.name, file_sha256(file)] for file in sorted(path.iterdir()) if file.is_file()])
-    return file_sha256(path)
 
 
 @torch.no_grad()
@@ -244,7 +245,7 @@ def _device_and_dtype(recipe):
     return device, choose_dtype(device, recipe.precision)
 
 
-def _text_fingerprint(model):
+def _text_fingerprint(model, digests):
     """Hash of the files of text encoder and tokenizer: known without loading eleven gigabytes."""
     files = find_wan_files(model.wan)
     if not files.text_encoder or files.tokenizer is None:
@@ -252,24 +253,11 @@ def _text_fingerprint(model):
             f"{model.wan}: expected a text encoder and a tokenizer (google/umt5-xxl) there, to encode captions"
         )
     return content_key(
-        text_encoder=[file_sha256(path) for path in files.text_encoder], tokenizer=source_sha256(files.tokenizer)
+        text_encoder=[digests.file(path) for path in files.text_encoder], tokenizer=digests.source(files.tokenizer)
     )
 
 
-def _vae_files(model):
+def _vae_files(model, digests):
     names = [name for name in ("base_vae", "rgba_weights", "decoder_lora") if getattr(model, name)]
     paths = {name: Path(getattr(model, name)).resolve() for name in names}
-    return {name: {"path": str(path), "sha256": file_sha256(path)} for name, path in paths.items()}
-
-
-def _is_finished(folder, keys):
-    try:
-        return read_index(folder).keys == keys and not any(item_problem(folder, key) for key in set(keys))
-    except DataError:
-        return False
-
-
-def _wait(is_done):
-    """Poll files: collective operations would time out, since shares may take hours longer than one another."""
-    while not is_done():
-        time.sleep(POLL_SECONDS)
+    return {name: {"path": str(path), "sha256": digests.file(path)} for name, path in paths.items()}

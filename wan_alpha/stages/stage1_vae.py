@@ -17,6 +17,7 @@ from wan_alpha.training.loop import run_training
 WEIGHTS_FILE = "rgba_vae.safetensors"
 RELEASED_FILE = "rgba_vae_released.bin"
 DECODERS_FILE = "decoder.bin"
+DEFAULT_INIT = "from_vae"
 
 
 class ReconstructionModule(nn.Module):
@@ -82,8 +83,8 @@ def build_loss(settings):
 def build_vae(model, seed):
     """The RGBA VAE of a recipe's TrainVAEModel, its trainable part chosen, in float32 on the CPU."""
     vae = RGBAlphaVAE.from_pretrained(
-        model.base_vae, model.rgba_weights, model.decoder_lora, init=model.init, lora_rank=model.lora_rank,
-        merge_width=model.merge_width, seed=seed,
+        model.base_vae, model.rgba_weights, model.decoder_lora, init=model.init or DEFAULT_INIT,
+        lora_rank=model.lora_rank, merge_width=model.merge_width, seed=seed,
     )  # fmt: skip
     vae.chunk_size = model.chunk_size
     return vae.set_trainable(model.mode)
@@ -134,10 +135,15 @@ def reconstruction_figures(vae, clips, hard_threshold=0.0):
 
 
 def export_weights(vae, folder, recipe=None):
-    """Write a trained VAE in this project's naming and in the released ones (whole, and the decoders alone)."""
+    """Write a trained VAE in this project's naming and in the released ones (whole, and the decoders alone).
+
+    Returns:
+        the files.
+    """
     vae.save(folder / WEIGHTS_FILE, recipe=recipe)
     vae.save_released(folder / RELEASED_FILE)
     vae.save_released(folder / DECODERS_FILE, decoders_only=True)
+    return [folder / name for name in (WEIGHTS_FILE, RELEASED_FILE, DECODERS_FILE)]
 
 
 def train_vae(recipe):

@@ -7,6 +7,7 @@ from diffsynth.diffusion import DiffusionTrainingModule
 from torch import Tensor
 
 from wan_alpha.data.dataset import collate
+from wan_alpha.data.digests import Digests
 from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
@@ -22,7 +23,7 @@ from wan_alpha.stages.flow_objective import (
 )
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
-from wan_alpha.weights.io import file_sha256, save_safetensors, tensors_sha256
+from wan_alpha.weights.io import save_safetensors, tensors_sha256
 
 VALIDATION_TIMESTEP_IDS = tuple(range(NUM_TIMESTEPS // 8, NUM_TIMESTEPS, NUM_TIMESTEPS // 4))
 
@@ -175,7 +176,7 @@ def train_dit(recipe):
         recipe.seed,
         collate=collate,
         validate=None if validation is None else lambda module: validation_loss(module, validation),
-        export=lambda module, folder: export_trained(module, folder, base_sha256, recipe),
+        export=lambda module, folder: [export_trained(module, folder, base_sha256, recipe)],
         recipe=recipe,
     )
 
@@ -218,8 +219,8 @@ def open_fresh_cache(folder) -> LatentCache:
     """
     cache = LatentCache.open(folder)
     cache.verify()
-    files = cache.index.vae_files
-    changed = [file["path"] for file in files.values() if _has_changed(file)]
+    files, digests = cache.index.vae_files, Digests(folder)
+    changed = [file["path"] for file in files.values() if _has_changed(file, digests)]
     # A cache that was moved to another machine names files that are not there: nothing can be compared.
     if changed and all(Path(file["path"]).is_file() for file in files.values()):
         from wan_alpha.models.rgba_vae import RGBAlphaVAE
@@ -233,8 +234,8 @@ def open_fresh_cache(folder) -> LatentCache:
     return cache
 
 
-def _has_changed(file):
-    return Path(file["path"]).is_file() and file_sha256(file["path"]) != file["sha256"]
+def _has_changed(file, digests):
+    return Path(file["path"]).is_file() and digests.file(file["path"]) != file["sha256"]
 
 
 def check_same_encoders(cache: LatentCache, validation: LatentCache) -> None:

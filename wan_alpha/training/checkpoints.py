@@ -12,7 +12,7 @@ from pathlib import Path
 from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.io import load_state_dict, save_safetensors
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _NAME = re.compile(r"step_(\d{8,})$")
 
 

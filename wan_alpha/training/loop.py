@@ -18,7 +18,14 @@ from wan_alpha.training.checkpoints import load_checkpoint, newest_checkpoint, s
 from wan_alpha.training.device import autocast, make_accelerator
 from wan_alpha.training.order import epoch_order, micro_batches, step_samples
 from wan_alpha.training.progress import StepProgress
-from wan_alpha.training.run_folder import MetricsLog, check_same_recipe, read_metrics, write_recipe
+from wan_alpha.training.run_folder import (
+    MetricsLog,
+    check_same_dataset,
+    check_same_recipe,
+    describe_dataset,
+    read_metrics,
+    write_recipe,
+)
 from wan_alpha.training.schedule import learning_rate
 
 MAX_SKIPPED_IN_A_ROW = 5
@@ -54,6 +61,8 @@ class _State:
     position: int = 0
     skipped_updates: int = 0
     skipped_in_a_row: int = 0
+    dataset: dict = field(default_factory=dict)
+    exported: list[str] = field(default_factory=list)
 
 
 def run_training(
@@ -74,13 +83,15 @@ def run_training(
     Args:
         module: called with a batch, returns a dict of scalar tensors, each a mean over the batch's samples; "total" is
             minimised. Parameters with requires_grad are trained, as float32.
-        dataset: map-style, with ``set_epoch(epoch)``; its samples depend on (seed, epoch, index) alone.
+        dataset: map-style, with ``set_epoch(epoch)``; its samples depend on (seed, epoch, index) alone. Where it has
+            ``fingerprint()`` -> dict of what it is made of to a hash, a resume under another one is refused.
         settings: TrainingSettings.
         output_dir: gets ``metrics.jsonl``, ``recipe.json`` and ``checkpoints/``.
         seed: of the samples' order.
         collate: list of samples -> batch.
         validate: (module) -> dict of figures, called without gradients before, after and each ``validate_every`` steps.
-        export: (module, output_dir) -> None, writes the final weights.
+        export: (module, output_dir) -> the files written there: the final weights. A run that is finished but lacks one
+            of them writes them again.
         recipe: Recipe that the run was made from; one that would change what is computed is refused on resume.
         description: what the progress bar says.
 
@@ -88,7 +99,7 @@ def run_training(
         A :class:`TrainingResult`.
 
     Raises:
-        ConfigError: nothing to train, an empty dataset, a device that is not there, another recipe's folder.
+        ConfigError: nothing to train, an empty dataset, a device that is not there, a folder of another recipe or data.
         NonFiniteError: five updates in a row had a loss or gradient that was not finite.
     """
     run = _Run(module, dataset, settings, Path(output_dir), seed, collate, validate, export, recipe, description)
@@ -125,7 +136,7 @@ class _Run:
             self.description, self.total_steps, resumed_from, enabled=self.accelerator.is_main_process
         ) as self.progress:
             if finished:
-                self.progress.say(f"{self.output_dir}: already finished at step {resumed_from}; nothing to do")
+                self._finish()
             else:
                 self._train(resumed_from)
         self.accelerator.wait_for_everyone()
@@ -154,6 +165,8 @@ class _Run:
             checkpoint, state = found
             load_checkpoint(checkpoint, self.parameters, self.optimizer)
             self.state = _State(**{name: state[name] for name in vars(self.state)})
+            check_same_dataset(self.output_dir, self.state.dataset, self.dataset)
+        self.state.dataset = describe_dataset(self.dataset)
 
     def _total_steps(self):
         limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
@@ -163,6 +176,22 @@ class _Run:
             limits.append(self.state.step + max(0, steps))
         return min(limits)
 
+    def _finish(self):
+        """What is left of a run that has all its steps: the weights, if they are missing or of an earlier end."""
+        state, where = self.state, f"{self.output_dir}: already finished at step {self.state.step}"
+        is_whole = bool(state.exported) and all((self.output_dir / name).is_file() for name in state.exported)
+        if self.export is None or is_whole:
+            self.progress.say(f"{where}; nothing to do")
+            return
+        self.progress.say(f"{where}; writing its weights")
+        if self.accelerator.is_main_process:
+            MetricsLog(self.output_dir, state.step)
+            self._export()
+
+    def _export(self):
+        files = self.export(self.module, self.output_dir)
+        self.state.exported = [str(Path(file).relative_to(self.output_dir)) for file in files]
+
     def _train(self, resumed_from):
         if self.accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -171,6 +200,7 @@ class _Run:
             self.log = MetricsLog(self.output_dir, resumed_from)
         if resumed_from:
             self.progress.say(f"continuing {self.output_dir} at step {resumed_from}")
+        self.state.exported = []
         self.initial = self._validation("initial_validation_") if resumed_from == 0 else {}
         self.model.train()
         while self.state.step < self.total_steps:
@@ -263,7 +293,7 @@ class _Run:
         if finished or validated or state.step == 1 or state.step % settings.log_every == 0:
             self.log.write(row)
         if finished and self.export is not None:
-            self.export(self.module, self.output_dir)
+            self._export()
         if finished or (settings.checkpoint_every is not None and state.step % settings.checkpoint_every == 0):
             folder = self.output_dir / "checkpoints"
             save_checkpoint(folder, state.step, self.parameters, self.optimizer, vars(state), settings.keep_checkpoints)

@@ -37,10 +37,14 @@ class TrainVAEModel(RGBAVAEModel):
         "full",
         description="full = merge block and both decoders' LoRA; merge = the merge block, decoders given and frozen",
     )
-    init: Literal["from_vae", "random"] = Field(
-        "from_vae", description="start of a new merge block: the base VAE's own encoder head, or random as released"
+    init: Literal["from_vae", "random"] | None = Field(
+        None,
+        description="start of a new merge block: from_vae = the base VAE's own encoder head, random = as released; "
+        "none = from_vae, or the block that rgba_weights holds",
     )
-    lora_rank: int = Field(128, ge=1, description="rank of new decoder LoRA")
+    lora_rank: int | None = Field(
+        None, ge=1, description="rank of new decoder LoRA; none = 128, or the rank of the decoders that are given"
+    )
     merge_width: int | None = Field(
         None, ge=1, description="channels of a new merge block; none = as wide as the encoder's features"
     )
@@ -55,9 +59,15 @@ class TrainVAEModel(RGBAVAEModel):
                 "mode = 'merge' trains the merge block against trained decoders: give model.decoder_lora (the released "
                 "decoder.bin) or model.rgba_weights, or choose mode = 'full'"
             )
-        if not self.has_default("lora_rank") and (self.decoder_lora or self.rgba_weights):
+        given = [name for name in ("init", "merge_width") if self.rgba_weights and not self.has_default(name)]
+        if (self.rgba_weights or self.decoder_lora) and self.lora_rank is not None:
+            given.append("lora_rank")
+        if given:
+            names = ", ".join(f"model.{name}" for name in given)
+            overrides = " ".join(f"--model.{name} none" for name in given)
             raise ValueError(
-                "model.lora_rank has no effect with given decoders: their file says its rank; leave it out"
+                f"{names}: no effect with given weights, whose file says it; leave out, or where a preset gives it "
+                f"write {overrides} (a file of decoders alone belongs in model.decoder_lora)"
             )
         return self
 
@@ -130,6 +140,37 @@ class TrainVAERecipe(Recipe):
     data: TrainVAEData
     loss: LossSettings
     training: TrainingSettings
+
+    @model_validator(mode="after")
+    def _one_process_keeps_the_clips(self):
+        if self.data.cache_clips and self.training.num_workers:
+            raise ValueError(
+                f"data.cache_clips keeps clips in the training process; with training.num_workers = "
+                f"{self.training.num_workers} the loading processes would lose theirs each epoch: give one of the two"
+            )
+        return self
+
+
+class PrepareRecipe(Recipe):
+    """Check a folder of RGBA clips or colour and matte pairs, and write a dataset with metadata.csv."""
+
+    seed: int = Field(0, ge=0, description="not used: nothing in this is random")
+    source_dir: Path = Field(description="folder of clips: X_rgb.* + X_alpha.*, fgr/ + pha/, RGBA files or stills")
+    skip_bad: bool = Field(False, description="list bad rows and leave them out, instead of stopping at the first")
+    link: bool = Field(False, description="hard-link pairs instead of copying them")
+    workers: int = Field(1, ge=1, description="rows checked at a time")
+
+
+class DemoRecipe(Recipe):
+    """Train a tiny model in both stages on this machine and generate transparent clips, in minutes."""
+
+    output_dir: Path = Field(Path("wan_alpha_demo"), description="folder of everything it writes")
+    source: Path | None = Field(None, description="folder of your own RGBA clips, to train on besides the drawn ones")
+    num_clips: int = Field(48, ge=1, description="drawn clips to train on")
+    num_held_out: int = Field(8, ge=1, description="drawn clips to validate on")
+    vae_steps: int | None = Field(None, ge=1, description="training steps of stage 1; none = the preset tiny_stage1's")
+    dit_steps: int | None = Field(None, ge=1, description="training steps of stage 2; none = the preset tiny_stage2's")
+    device: Device = Field("auto", description="where to run")
 
 
 class ValidateVAERecipe(Recipe):
@@ -237,6 +278,7 @@ class TrainDiTSettings(TrainingSettings):
 class TrainDiTRecipe(Recipe):
     """Stage 2: train the diffusion model on cached latents."""
 
+    # A cache may have moved; whether it holds what it did is for the loop to say, by the dataset's fingerprint.
     may_change_on_resume: ClassVar = _RESUME_TRAINING | {"cache", "validation_cache"}
 
     model: TrainDiTModel

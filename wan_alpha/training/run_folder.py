@@ -9,6 +9,18 @@ from wan_alpha.errors import ConfigError
 
 RECIPE_FILE = "recipe.json"
 METRICS_FILE = "metrics.jsonl"
+LENGTH_OF_A_RUN = frozenset({"training.max_steps", "training.num_epochs"})
+
+
+def json_values(values):
+    """A dict of JSON values, nested ones included, with null for NaN and infinity, which JSON lacks."""
+    return {name: _json_value(value) for name, value in values.items()}
+
+
+def _json_value(value):
+    if isinstance(value, dict):
+        return json_values(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _replace(path, text):
@@ -37,13 +49,43 @@ def check_same_recipe(output_dir, recipe):
     if not path.is_file():
         return
     before, now = _flatten(json.loads(path.read_text(encoding="utf-8"))), _flatten(recipe.as_dict())
-    free = recipe.may_change_on_resume | {"output_dir"}
+    free, why = recipe.may_change_on_resume | {"output_dir"}, ""
+    schedule = now.get("training.schedule", "constant")
+    if schedule != "constant":
+        free -= LENGTH_OF_A_RUN
     differing = [name for name in now | before if name not in free and before.get(name) != now.get(name)]
     if differing:
         listed = "\n  ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} here" for name in differing)
+        if LENGTH_OF_A_RUN & set(differing):
+            why = f"\nwith training.schedule = {schedule!r} every step's learning rate follows from the run's length;"
         raise ConfigError(
-            f"{output_dir} holds a run of another recipe:\n  {listed}\n"
+            f"{output_dir} holds a run of another recipe:\n  {listed}{why}\n"
             "choose another output_dir, delete that folder, or give the same values to continue its run"
+        )
+
+
+def describe_dataset(dataset):
+    """What a run trains on, as JSON values: the number of samples, and what the dataset's ``fingerprint()`` says."""
+    fingerprint = dataset.fingerprint() if hasattr(dataset, "fingerprint") else {}
+    return {"samples": len(dataset), **fingerprint}
+
+
+def check_same_dataset(output_dir, before, dataset):
+    """Refuse to continue a run on data that its steps so far have not seen.
+
+    Args:
+        output_dir: of the run; before: what :func:`describe_dataset` said when it began; dataset: today's.
+
+    Raises:
+        ConfigError: what differs, and what to do.
+    """
+    now = describe_dataset(dataset)
+    differing = [name for name in now | before if before.get(name) != now.get(name)]
+    if differing:
+        numbers = f" ({before['samples']} samples there, {now['samples']} here)" if "samples" in differing else ""
+        raise ConfigError(
+            f"{output_dir} holds a run on other data: changed since it began: {', '.join(differing)}{numbers}; "
+            "choose another output_dir, delete that folder, or bring the former data back to continue its run"
         )
 
 
@@ -75,10 +117,6 @@ class MetricsLog:
         _replace(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row):
-        """Append one line; NaN and infinity, which JSON lacks, become null."""
-        finite = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in row.items()
-        }
+        """Append one line; see :func:`json_values`."""
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite) + "\n")
+            file.write(json.dumps(json_values(row)) + "\n")

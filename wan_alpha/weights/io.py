@@ -1,10 +1,11 @@
 """Weight files in and out. The only module that unpickles anything, and never with code in it."""
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
-import tempfile
+import uuid
 from pathlib import Path
 
 import torch
@@ -48,11 +49,7 @@ def load_state_dict(path):
         raise CheckpointError(
             f"{path}: expected .safetensors, {', '.join(PICKLE_SUFFIXES)}; found {path.suffix or 'no suffix'}"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a PyTorch file of plain tensors, or truncated ({reason})") from error
+    content = _unpickle(path)
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -71,14 +68,30 @@ def load_tensor(path):
     Raises:
         CheckpointError: as :func:`load_state_dict`, or the file holds more than one tensor.
     """
-    path = _existing(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise CheckpointError(f"{path}: not a PyTorch file of one plain tensor, or truncated") from error
+    content = _unpickle(_existing(path))
     if not isinstance(content, torch.Tensor):
         raise CheckpointError(f"{path}: expected one tensor, found {type(content).__name__}")
     return content
+
+
+def load_training_state(path):
+    """Read what a training script saved of itself: a dict of state dicts, numbers and plain containers of them.
+
+    Raises:
+        CheckpointError: as :func:`load_state_dict`, or the file holds no dict.
+    """
+    content = _unpickle(_existing(path))
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a training state (a dict), found {type(content).__name__}")
+    return content
+
+
+def _unpickle(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a PyTorch file of plain tensors, or truncated ({reason})") from error
 
 
 def _is_zip(path):
@@ -117,23 +130,37 @@ def save_safetensors(tensors, path, metadata=None):
     Args:
         tensors: dict of name to tensor; path: target; metadata: str to str, or values that JSON can hold.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata=text
-        )
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=text)
 
 
 def save_pickle(tensors, path):
-    """Write a state dict with ``torch.save``, for readers that know no other format (the released code)."""
-    torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, path)
+    """Write a state dict with ``torch.save``, atomically, for readers that know no other format (the released code)."""
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        torch.save(tensors, temporary)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Give a path beside ``path`` to write to, in a folder that is made; the file takes its place at a good end.
+
+    An error leaves the old file and nothing else. The mode is that of any new file, as the umask has it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
+    try:
+        yield temporary
+        # Some writers, safetensors among them, put a file of their own there that its owner alone may read.
+        temporary.chmod(mode)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path):

@@ -114,5 +114,7 @@ def check_same_base(found, expected, path):
             shape = "no such weight" if own is None else f"shape {tuple(own.shape)}"
             raise CheckpointError(f"{path}: holds {name} {tuple(value.shape)}, but the base VAE has {shape}")
         coarse = min(value.dtype, own.dtype, key=lambda dtype: torch.finfo(dtype).bits)
-        if not torch.allclose(value.to(coarse).float(), own.to(coarse).float(), rtol=1e-2, atol=1e-3):
+        # On the CPU: the VAE may be on an accelerator, files are read here.
+        theirs, ours = (tensor.cpu().to(coarse).float() for tensor in (value, own))
+        if not torch.allclose(theirs, ours, rtol=1e-2, atol=1e-3):
             raise CheckpointError(f"{path}: {name} differs from the base VAE's; it was trained on another base VAE")

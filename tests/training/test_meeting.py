@@ -1,0 +1,112 @@
+"""Processes meet through files, whatever earlier jobs left there."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from wan_alpha.errors import DataError, WanAlphaError
+from wan_alpha.training import meeting as meeting_module
+from wan_alpha.training.meeting import Meeting
+
+SCRIPT = Path(__file__).with_name("meeting_process.py")
+
+
+def run_job(folder, what):
+    """Two processes with the variables that torchrun sets; returns what each wrote down."""
+    command = [sys.executable, str(SCRIPT), str(folder), what]
+    shares = [os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"} for rank in (0, 1)]
+    processes = [subprocess.Popen(command, env=share, stderr=subprocess.PIPE, text=True) for share in shares]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), errors
+    return [(folder / f"log.{rank}").read_text() for rank in (0, 1)]
+
+
+def leave_an_earlier_job(folder):
+    """All that an earlier job of this folder would have left, had it been to its end and had it failed."""
+    room = folder / "meeting" / "earlier"
+    room.mkdir(parents=True)
+    for rank in (0, 1):
+        for what in ("here", "share", "failed"):
+            (room / f"{what}.{rank}").write_text("long ago")
+    (folder / "meeting" / "hello.1").write_text("nonce")
+    (folder / "meeting" / "job.json").write_text(json.dumps({"token": "earlier", "nonces": {"1": "nonce"}}))
+
+
+@pytest.mark.parametrize("is_fresh", [True, False], ids=["fresh", "stale files"])
+def test_two_processes_wait_for_each_other(tmp_path, is_fresh):
+    if not is_fresh:
+        leave_an_earlier_job(tmp_path)
+    assert run_job(tmp_path, "works") == ["share", "share"]  # the first read what the second wrote after a second
+
+
+def test_a_failure_is_told_to_the_others(tmp_path):
+    message = "row 7 (x.mp4): damaged"
+    assert run_job(tmp_path, "fails") == [f"process 1 failed: {message}", message]
+
+
+def meet(folder, rank, calls, *, world_size=3):
+    with Meeting(folder, rank, world_size) as meeting:
+        for name, *arguments in calls:
+            if name == "fail":
+                raise DataError(*arguments)
+            getattr(meeting, name)(*arguments)
+
+
+def run_threads(folder, jobs):
+    """Run meet(folder, rank, calls) for each rank at once; returns rank -> error or None."""
+    errors = {}
+
+    def run(rank, calls):
+        try:
+            meet(folder, rank, calls)
+            errors[rank] = None
+        except WanAlphaError as error:
+            errors[rank] = error
+
+    threads = [threading.Thread(target=run, args=job, daemon=True) for job in jobs.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    return errors
+
+
+def test_jobs_one_after_the_other_leave_the_last_two_rooms(tmp_path):
+    for _ in range(4):
+        jobs = {
+            0: [("wait_for", "share"), ("tell", "end")],
+            1: [("tell", "share"), ("wait_for", "end", [0])],
+            2: [("tell", "share"), ("wait_for", "end", [0])],
+        }
+        assert run_threads(tmp_path, jobs) == {0: None, 1: None, 2: None}
+    assert sum(path.is_dir() for path in tmp_path.iterdir()) == 2
+
+
+def test_whoever_waits_for_another_hears_of_a_third_ones_failure(tmp_path):
+    errors = run_threads(
+        tmp_path, {0: [("wait_for", "end", [1])], 1: [("wait_for", "never", [0])], 2: [("fail", "row 7")]}
+    )
+    assert sorted(errors) == [0, 1, 2] and all(str(error).endswith("row 7") for error in errors.values())
+
+
+def test_waiting_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(meeting_module, "SAY_AFTER_SECONDS", 0.3)
+    other = threading.Timer(1.0, meet, (tmp_path, 1, []), {"world_size": 2})
+    other.start()
+    meet(tmp_path, 0, [], world_size=2)
+    other.join(timeout=30)
+    assert capsys.readouterr().err.count("process 0 waits for the start of process 1") == 1
+
+
+def test_one_process_writes_nothing(tmp_path):
+    meet(tmp_path / "folder", 0, [("tell", "a"), ("wait_for", "b")], world_size=1)
+    assert not (tmp_path / "folder").exists()

@@ -1,0 +1,111 @@
+"""DoRA whose row norms come from the factors: PEFT's layer in all but the dense product that it builds in every pass."""
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora.dora import DoraLinearLayer
+from torch import nn
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+class FactoredDoraLinear(DoraLinearLayer):
+    """The magnitude of one DoRA linear layer and the arithmetic that goes with it, in PEFT's place for it.
+
+        y = m * (W + s*B*A) x / ||W + s*B*A|| + bias      (Liu et al. 2024, norms per output row)
+
+    The norm comes from :func:`factored_row_norms` and is a constant to the gradient (their section 4.3). Magnitude and
+    norms stay float32 through any ``.to(dtype)``: rounded apart from each other, they would move every output before
+    the first step.
+
+    Args:
+        base_layer: the frozen linear layer, weight (out, in); its row norms are the first magnitudes.
+
+    Attributes:
+        weight: m, (out,) float32, trainable; named as PEFT names it.
+        base_norm2: ||W||² per row, (out,) float32; follows a base weight that comes with a ``load_state_dict``.
+    """
+
+    def __init__(self, base_layer):
+        super().__init__(fan_in_fan_out=False)
+        self.register_buffer("base_norm2", squared_row_norms(base_layer.weight), persistent=False)
+        self.weight = nn.Parameter(_norms(self.base_norm2))
+
+    def forward(self, x, *, lora_A, lora_B, scaling, base_layer, base_result=None, adapter_name="default"):
+        """What PEFT adds to the base layer's output.
+
+            (g - 1) * (base_result - bias) + (g*s*B) A x,   g = m / ||W + s*B*A||
+
+        The gain goes into B's rows and the bias rather than over the activations of the whole clip, and the first term
+        stays in base_result's dtype: the sum is rounded to it anyway.
+
+        Args:
+            x: (..., in); base_result: the base layer's output on it, (..., out), or None where dropout changed x since.
+            lora_A, lora_B: the linear layers of weights A (rank, in) and B (out, rank); scaling: s.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            norms = factored_row_norms(base_layer.weight, self.base_norm2, lora_A.weight, lora_B.weight, scaling)
+        gain = self.weight / norms
+        shift = gain - 1
+        hidden = lora_A(x)
+        up = ((scaling * gain).unsqueeze(1) * lora_B.weight).to(hidden.dtype)
+        if base_result is None:
+            return shift * F.linear(x, base_layer.weight.to(x.dtype)) + F.linear(hidden, up)
+        bias = None if base_layer.bias is None else (-shift * base_layer.bias).to(hidden.dtype)
+        return shift.to(base_result.dtype) * base_result + F.linear(hidden, up, bias)
+
+    def _apply(self, fn, recurse=True):
+        def keep_float32(tensor):
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_float32, recurse)
+
+
+def use_factored_dora(model):
+    """Put a :class:`FactoredDoraLinear` in the place of PEFT's layer wherever a linear layer has a fresh DoRA."""
+    for layer in list(model.modules()):
+        magnitudes = getattr(layer, "lora_magnitude_vector", {})
+        for name, magnitude in list(magnitudes.items()):
+            if type(magnitude) is DoraLinearLayer:
+                magnitudes[name] = FactoredDoraLinear(layer.get_base_layer())
+                layer.register_load_state_dict_pre_hook(_follow_base)
+
+
+def _follow_base(layer, state_dict, prefix, *_):
+    """Before an adapted layer loads a base weight: the norms become that weight's. Shapes are for the layer to judge."""
+    weight = state_dict.get(f"{prefix}base_layer.weight")
+    if weight is not None and weight.shape == layer.get_base_layer().weight.shape:
+        for magnitude in layer.lora_magnitude_vector.values():
+            magnitude.base_norm2.copy_(squared_row_norms(weight))
+
+
+@torch.no_grad()
+def factored_row_norms(weight, norm2, down, up, scaling):
+    """Row norms of W + s*B*A without that sum: a product with A's few rows instead of a dense one.
+
+        ||W + s*B*A||² = ||W||² + 2s rowsum((W Aᵀ) ∘ B) + s² rowsum((B A Aᵀ) ∘ B)
+
+    W Aᵀ is taken in W's dtype. Over a bfloat16 base that costs the norms 1e-4 of their length at most, far below what
+    the base's own rounding does; in float32 they are exact up to rounding.
+
+    Args:
+        weight: W, (out, in); norm2: ||W||² per row, (out,) float32, from :func:`squared_row_norms`.
+        down: A, (rank, in); up: B, (out, rank); scaling: s.
+
+    Returns:
+        (out,) float32, without gradient, never zero: a row that is zero keeps the gain m/norm finite.
+    """
+    cross = (weight @ down.T.to(weight.dtype)).float()
+    down, up = down.float(), up.float()
+    return _norms(norm2 + scaling * ((2 * cross + scaling * (up @ (down @ down.T))) * up).sum(1))
+
+
+@torch.no_grad()
+def squared_row_norms(weight):
+    """||W||² per row of a weight (out, in) of any floating dtype: (out,) float32."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return torch.linalg.vector_norm(weight, dim=1, dtype=dtype).float().square()
+
+
+def _norms(norm2):
+    return norm2.clamp_min(_TINY).sqrt()
