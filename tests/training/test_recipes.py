@@ -211,3 +211,16 @@ def test_options_are_those_of_the_frozen_list():
     lines = [f"{cls.__name__} {name} = {field.default}" for cls in RECIPE_CLASSES for name, field in dotted_fields(cls)]
     frozen = Path(__file__).with_name("recipe_options.txt").read_text(encoding="utf-8").splitlines()
     assert [line.replace("PydanticUndefined", "(required)") for line in lines] == frozen
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("training.lr", "training.learning_rate"),
+        ("max_steps", "training.max_steps"),
+        ("model.base_vea", "model.base_vae"),
+    ],
+)
+def test_the_hint_names_what_was_probably_meant(given, meant):
+    with pytest.raises(ConfigError, match=f"{given}: no such option; did you mean {meant}\\?"):
+        load_recipe(TrainVAERecipe, "tiny_stage1", {given: "1"})

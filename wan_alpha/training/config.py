@@ -173,11 +173,18 @@ def _apply_override(content, dotted, value):
     content[name] = value
 
 
+def _initials(name):
+    return "".join(word[0] for word in name.split("_"))
+
+
 def nearest_option(recipe_class, dotted):
     """A hint for an option that does not exist: the one that was probably meant, or all of them."""
     names = [name for name, _ in dotted_fields(recipe_class)]
-    same_leaf = [name for name in names if name.split(".")[-1] == dotted.split(".")[-1]]
-    close = same_leaf or difflib.get_close_matches(dotted, names, n=1, cutoff=0.5)
+    table, _, leaf = dotted.rpartition(".")
+    names.sort(key=lambda name: name.rpartition(".")[0] != table)  # stable: those of the same table first
+    same_leaf = [name for name in names if name.split(".")[-1] == leaf]
+    abbreviated = [name for name in names if _initials(name.split(".")[-1]) == leaf]  # lr: learning_rate
+    close = same_leaf or abbreviated or difflib.get_close_matches(dotted, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"options: {', '.join(names)}"
 
 

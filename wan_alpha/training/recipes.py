@@ -171,6 +171,9 @@ class DemoRecipe(Recipe):
     vae_steps: int | None = Field(None, ge=1, description="training steps of stage 1; none = the preset tiny_stage1's")
     dit_steps: int | None = Field(None, ge=1, description="training steps of stage 2; none = the preset tiny_stage2's")
     device: Device = Field("auto", description="where to run")
+    precision: Precision = Field(
+        "auto", description="compute type of training; auto = bf16 on CUDA, float32 elsewhere; bf16 suits CPUs with AMX"
+    )
 
 
 class ValidateVAERecipe(Recipe):
