@@ -208,3 +208,17 @@ def test_loss_settings_become_weights():
 def test_missing_vgg_weights_are_named(tmp_path):
     with pytest.raises(ConfigError, match=r"vgg16.*nowhere\.pth"):
         build_loss(LossSettings(perceptual_weights=tmp_path / "nowhere.pth"))
+
+
+@torch.no_grad()
+def test_figures_are_means_over_clips_each_on_its_own_colour(tmp_path, make_recipe, merge_changes, dataset_folder):
+    vae = build_vae(make_recipe(tmp_path, **merge_changes).model, seed=0)
+    sample = LoadRGBAVideoPair(num_frames=5, height=32, width=32)(dataset_folder / "000_rgb.mkv")
+    rgb, alpha = sample["rgb"][None], sample["alpha"][None]
+    clips = [(rgb, alpha), (rgb.flip(-1), 0.5 * alpha.flip(-1))]
+    expected = []
+    for index, (clip_rgb, clip_alpha) in enumerate(clips):
+        _, pred_alpha = vae.decode(vae.encode(hard_render(clip_rgb, clip_alpha, BACKGROUND_COLORS[index]), clip_alpha))
+        expected.append(psnr(pred_alpha, clip_alpha))
+    assert expected[0] != pytest.approx(expected[1], abs=0.1)
+    assert reconstruction_figures(vae, clips)["alpha_psnr"] == pytest.approx(sum(expected) / 2)

@@ -1,5 +1,7 @@
 """Stage 1: train the RGBA VAE to give back colour and alpha from one latent (Wan-Alpha, Section 3.1)."""
 
+from dataclasses import asdict
+
 import torch
 from torch import nn
 
@@ -116,22 +118,21 @@ def reconstruction_figures(vae, clips, hard_threshold=0.0):
             on colour i of the eight, so that the figures of two validations can be compared.
 
     Returns:
-        dict of rgb_psnr, rgb_mae, rgb_ssim (over grey, with the true alpha), alpha_psnr, alpha_mae, alpha_ssim; dB,
-        levels of 255, and at most 1, over all clips.
+        dict of rgb_psnr, rgb_mae, rgb_ssim (over grey, with the true alpha), alpha_psnr, alpha_mae, alpha_ssim: each
+        clip's figure, averaged over the clips; dB, levels of 255, and at most 1.
     """
-    meter = ReconstructionMeter()
     device = vae.latent_mean.device
+    totals = {}
     for index, (rgb, alpha) in enumerate(clips):
         rgb, alpha = rgb.to(device), alpha.to(device)
         rendered = hard_render(rgb, alpha, BACKGROUND_COLORS[index % 8], hard_threshold)
         pred_rgb, pred_alpha = vae.decode(vae.encode(rendered, alpha))
+        meter = ReconstructionMeter()
         meter.update(model_to_unit(pred_rgb.float()), pred_alpha.float(), model_to_unit(rgb), alpha)
-    quality = meter.quality()
-    return {
-        f"{stream}_{figure}": getattr(getattr(quality, stream), figure)
-        for stream in ("rgb", "alpha")
-        for figure in ("psnr", "mae", "ssim")
-    }
+        for stream, quality in asdict(meter.quality()).items():
+            for figure in ("psnr", "mae", "ssim"):
+                totals[f"{stream}_{figure}"] = totals.get(f"{stream}_{figure}", 0.0) + quality[figure] / len(clips)
+    return totals
 
 
 def export_weights(vae, folder, recipe=None):
