@@ -26,7 +26,7 @@ from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
 from wan_alpha.models.causal_vae import decoder_frames, encoder_features, run_blocks
 from wan_alpha.models.tiny import DIT_SIZES, VOCABULARY_SIZE, build_tiny_dit, build_tiny_text_encoder, build_tiny_vae
 from wan_alpha.models.wan import load_tokenizer, predict_velocity
-from wan_alpha.weights.io import load_training_state, save_safetensors
+from wan_alpha.weights.io import load_training_state, replacing, save_safetensors
 
 SIZE = 64
 CLIP_FRAMES = 9
@@ -143,7 +143,8 @@ class Trainer:
 
     def save(self):
         state = {"modules": self.modules.state_dict(), "average": self.average.state_dict(), "step": self.step}
-        torch.save({**state, "optimizer": self.optimizer.state_dict()}, self.state_path)
+        with replacing(self.state_path) as temporary:
+            torch.save({**state, "optimizer": self.optimizer.state_dict()}, temporary)
 
     def log(self, **figures):
         line = json.dumps({"step": self.step, "seconds": round(time.time() - self.started, 1), **figures})
@@ -352,7 +353,7 @@ def main():
     parser.add_argument("--still_steps", type=int, default=700, help="VAE steps of 16 stills of 64x64")
     parser.add_argument("--clip_steps", type=int, default=2400, help="VAE steps of 2 clips of 9 frames or 4 of 5")
     parser.add_argument("--decoder_steps", type=int, default=900, help="steps of the VAE's decoder alone, after those")
-    parser.add_argument("--dit_steps", type=int, default=11000, help="DiT steps of 16 clips")
+    parser.add_argument("--dit_steps", type=int, default=6750, help="DiT steps of 16 clips")
     parser.add_argument("--dit_clips", type=int, default=2000, help="clips that the DiT learns from")
     parser.add_argument("--save_every", type=int, default=200, help="steps between evaluations and saved states")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16 (faster on CPUs with AMX)")

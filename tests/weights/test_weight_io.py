@@ -182,6 +182,15 @@ def test_a_training_state_keeps_its_nesting(tmp_path):
         load_training_state(tmp_path / "list.pt")
 
 
+def test_a_training_state_outlives_its_file(tmp_path):
+    """A run that goes on writes over the file that its optimizer's tensors came from."""
+    path = tmp_path / "state.pt"
+    torch.save({"moments": torch.arange(4096.0)}, path)
+    state = load_training_state(path)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert torch.equal(state["moments"], torch.arange(4096.0))
+
+
 class Elsewhere(torch.Tensor):
     """A tensor as on an accelerator: operations with tensors of the CPU fail until it is brought there."""
 

@@ -85,8 +85,11 @@ def prepare_dataset(
     (out_dir / "metadata.csv").unlink(missing_ok=True)
     records, skipped = [], []
     with ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(_prepare_row, i, *job, out_dir, link) for i, job in enumerate(zip(sources, names), 1)]
-        for index, (source, job) in enumerate(zip(sources, jobs), 1):
+        jobs = [
+            pool.submit(_prepare_row, i, *job, out_dir, link)
+            for i, job in enumerate(zip(sources, names, strict=True), 1)
+        ]
+        for index, (source, job) in enumerate(zip(sources, jobs, strict=True), 1):
             try:
                 records.append(job.result())
             except DataError as error:

@@ -22,7 +22,7 @@ def write_page(out, clips, figures):
     """
     data = {
         "summary": (
-            "Both stages were trained on this machine a moment ago. The clips below are straight RGBA: choose what lies "
+            "Both stages were trained on this machine a moment ago. The clips are straight RGBA: choose what lies "
             "under them, look at their alpha, step with the arrow keys."
         ),
         "fps": FPS,

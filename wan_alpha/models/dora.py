@@ -1,4 +1,4 @@
-"""DoRA whose row norms come from the factors: PEFT's layer in all but the dense product that it builds in every pass."""
+"""DoRA whose row norms come from the factors: PEFT's layer without the dense product that it builds in every pass."""
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,7 @@ def use_factored_dora(model):
 
 
 def _follow_base(layer, state_dict, prefix, *_):
-    """Before an adapted layer loads a base weight: the norms become that weight's. Shapes are for the layer to judge."""
+    """Before an adapted layer loads a base weight: the norms become that weight's. The layer judges the shapes."""
     weight = state_dict.get(f"{prefix}base_layer.weight")
     if weight is not None and weight.shape == layer.get_base_layer().weight.shape:
         for magnitude in layer.lora_magnitude_vector.values():

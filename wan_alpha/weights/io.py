@@ -80,15 +80,16 @@ def load_training_state(path):
     Raises:
         CheckpointError: as :func:`load_state_dict`, or the file holds no dict.
     """
-    content = _unpickle(_existing(path))
+    # Never mapped: a script that goes on from a state overwrites its file while its optimizer still holds the tensors.
+    content = _unpickle(_existing(path), mapped=False)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a training state (a dict), found {type(content).__name__}")
     return content
 
 
-def _unpickle(path):
+def _unpickle(path, mapped=True):
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_zip(path))
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a PyTorch file of plain tensors, or truncated ({reason})") from error
