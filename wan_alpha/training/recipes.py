@@ -166,7 +166,7 @@ class DemoRecipe(Recipe):
 
     output_dir: Path = Field(Path("wan_alpha_demo"), description="folder of everything it writes")
     source: Path | None = Field(None, description="folder of your own RGBA clips, to train on besides the drawn ones")
-    num_clips: int = Field(48, ge=1, description="drawn clips to train on")
+    num_clips: int = Field(96, ge=1, description="drawn clips to train on")
     num_held_out: int = Field(8, ge=1, description="drawn clips to validate on")
     vae_steps: int | None = Field(None, ge=1, description="training steps of stage 1; none = the preset tiny_stage1's")
     dit_steps: int | None = Field(None, ge=1, description="training steps of stage 2; none = the preset tiny_stage2's")
