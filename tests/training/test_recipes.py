@@ -137,7 +137,7 @@ def test_what_a_preset_says_of_new_parts_can_be_taken_back_for_given_weights():
 
 def test_the_demo_needs_nothing_given():
     recipe = load_recipe(DemoRecipe)
-    assert (recipe.output_dir, recipe.num_clips, recipe.vae_steps) == (Path("wan_alpha_demo"), 48, None)
+    assert (recipe.output_dir, recipe.num_clips, recipe.vae_steps) == (Path("wan_alpha_demo"), 96, None)
 
 
 def test_lists_may_be_written_with_commas():
