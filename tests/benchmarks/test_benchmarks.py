@@ -1,6 +1,7 @@
 """The benchmarks compare equals: every way that they time gives the same numbers and gradients."""
 
 import bench_decoder_lora
+import bench_dora
 import bench_whole_clip
 import torch
 from side_by_side import differences, random_vae
@@ -37,3 +38,9 @@ def test_whole_clip_chunks_and_frame_groups_are_equal():
             output, gradient = differences(way, ways[0])
             assert output <= TOLERANCE and (gradient is not None) == backward
             assert not backward or gradient <= TOLERANCE
+
+
+def test_the_factored_dora_equals_peft():
+    lora, peft, factored = bench_dora.compare(width=16, hidden=40, num_tokens=6, rank=4)
+    assert max(differences(factored, peft)) <= TOLERANCE
+    assert (lora.output - peft.output).abs().max() > TOLERANCE  # without the magnitude it is another function

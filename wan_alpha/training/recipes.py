@@ -328,7 +328,9 @@ class GenerateRecipe(Recipe):
     guidance: float = Field(5.0, ge=0, description="classifier-free guidance; 1 = off, half the work")
     shift: float = Field(5.0, gt=0, description="timestep shift of the sampling schedule")
     solver: Literal["unipc", "euler"] = Field("unipc", description="how the flow is integrated")
-    mask: Path | None = Field(None, description="gauss_mask file that says where the subject stands")
+    mask: Path | None = Field(
+        None, description="where the subject stands: a gauss_mask file, or ellipse:cx,cy,rx,ry[,dx,dy]"
+    )
     noise_shift: float = Field(
         0.0, ge=0, description="added to the noise outside the mask's ellipse; Wan-Alpha v2: 0.05"
     )
