@@ -13,6 +13,7 @@ import copy
 import json
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from wan_alpha.data.synthetic import draw_shape_clip, random_shape_clip
 from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
 from wan_alpha.models.causal_vae import decoder_frames, encoder_features, run_blocks
 from wan_alpha.models.tiny import DIT_SIZES, VOCABULARY_SIZE, build_tiny_dit, build_tiny_text_encoder, build_tiny_vae
-from wan_alpha.models.wan import load_tokenizer, predict_velocity
+from wan_alpha.models.wan import load_tokenizer, load_wan, predict_velocity
 from wan_alpha.weights.io import load_training_state, replacing, save_safetensors
 
 SIZE = 64
@@ -34,7 +35,9 @@ LATENT_NOISE = 0.08  # decoding must survive small errors: latents will come fro
 LATENT_PENALTY = 1e-4
 EMA_DECAY = 0.998
 MAX_TOKENS = 64
+VAE_FILE = "Wan2.1_VAE.pth"
 CAPTION_DROPOUT = 0.1
+DIT_BATCH = 32
 TIMESTEP_SHIFT = 2.0  # Wan's 5 is for large frames; at 64x64 it would leave outlines, the low-noise part, untrained
 
 
@@ -153,19 +156,25 @@ class Trainer:
             file.write(line + "\n")
 
 
-def train_vae(trainer, args, batches, latent_noise=LATENT_NOISE):
+def compiled(function, args):
+    """With ``--compile``, the function through torch.compile, which fuses the norms, activations and paddings."""
+    return torch.compile(function) if args.compile else function
+
+
+def train_vae(trainer, args, batches, latent_noise=LATENT_NOISE, latent_penalty=LATENT_PENALTY):
     """Train until the trainer's last step; ``batches`` are (frames, clips) taken in turn."""
     vae, held_out = trainer.modules["vae"], held_out_videos(6)
+    encode, decode = (compiled(partial(function, vae), args) for function in (encode_mean, decode_mean))
     while trainer.step < trainer.num_steps:
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + 7919 * len(batches) + trainer.step)
         num_frames, batch = batches[trainer.step % len(batches)]
         video = torch.stack([training_video(generator, num_frames) for _ in range(batch)])
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            mean = encode_mean(vae, video).float()
-            noise = torch.randn(mean.shape, generator=generator) * latent_noise * mean.detach().std()
-            prediction = decode_mean(vae, mean + noise).float()
+            mean = encode(video).float()
+            scale = latent_noise * mean.detach().std(dim=(0, 2, 3, 4), keepdim=True)
+            prediction = decode(mean + scale * torch.randn(mean.shape, generator=generator)).float()
         error = prediction - video
-        trainer.update(error.pow(2).mean() + 0.1 * error.abs().mean() + LATENT_PENALTY * mean.pow(2).mean())
+        trainer.update(error.pow(2).mean() + 0.1 * error.abs().mean() + latent_penalty * mean.pow(2).mean())
         if trainer.step % args.save_every == 0 or trainer.step == trainer.num_steps:
             psnr = vae_psnr(trainer.average["vae"], held_out)
             trainer.log(
@@ -178,17 +187,19 @@ def pretrain_vae(args):
     """Stills first, then clips with a fresh optimizer: the taps that look back in time have no moments yet, and at a
     full learning rate their first updates would destroy what the stills taught."""
     torch.manual_seed(args.seed)
-    vae = build_tiny_vae()
-    stills = Trainer("vae_stills", {"vae": vae}, args, args.still_steps, peak_lr=2e-3)
-    train_vae(stills, args, batches=[(1, 16)])
-    clips = Trainer("vae_clips", {"vae": vae}, args, args.clip_steps, peak_lr=1e-3, warmup=150)
-    train_vae(clips, args, batches=[(CLIP_FRAMES, 2), (5, 4)])
-    vae.load_state_dict(clips.average["vae"].state_dict())
-    # The latents are settled: the decoder alone goes on, so that the DiT can already be trained on them.
-    vae.encoder.requires_grad_(False)
-    vae.conv1.requires_grad_(False)
-    decoder = Trainer("vae", {"vae": vae}, args, args.decoder_steps, peak_lr=5e-4)
-    train_vae(decoder, args, batches=[(CLIP_FRAMES, 2), (5, 4), (CLIP_FRAMES, 2)], latent_noise=LATENT_NOISE / 4)
+    if args.start_from:
+        vae = load_base_vae(args.start_from / VAE_FILE).requires_grad_(True)
+    else:
+        vae = build_tiny_vae()
+        stills = Trainer("vae_stills", {"vae": vae}, args, args.still_steps, peak_lr=2e-3)
+        train_vae(stills, args, batches=[(1, 16)])
+        clips = Trainer("vae_clips", {"vae": vae}, args, args.clip_steps, peak_lr=1e-3, warmup=150)
+        train_vae(clips, args, batches=[(CLIP_FRAMES, 2), (5, 4)])
+        vae.load_state_dict(clips.average["vae"].state_dict())
+    # Noise is relative to each channel, so nothing is gained by large latents and no penalty is needed; and Wan's own
+    # offsets, which a family that was packed already has, must not be pulled to zero.
+    refined = Trainer("vae", {"vae": vae}, args, args.refine_steps, peak_lr=1e-3, warmup=150)
+    train_vae(refined, args, batches=[(CLIP_FRAMES, 2)], latent_noise=LATENT_NOISE / 2, latent_penalty=0.0)
 
 
 @torch.no_grad()
@@ -214,7 +225,7 @@ def write_vae(args):
     vae = build_tiny_vae()
     vae.load_state_dict({name.removeprefix("vae."): value for name, value in state.items()})
     fold_latent_statistics(vae.eval(), torch.Generator().manual_seed(args.seed + 5))
-    torch.save({name: value.half() for name, value in vae.state_dict().items()}, args.work_dir / "Wan2.1_VAE.pth")
+    torch.save({name: value.half() for name, value in vae.state_dict().items()}, args.work_dir / VAE_FILE)
 
 
 def opaque_caption(clip, color_name):
@@ -247,18 +258,20 @@ def write_tokenizer(folder):
 
 
 @torch.no_grad()
-def dit_dataset(vae, seed, num_clips):
+def dit_dataset(vae, seed, num_clips, batch=8):
     """Normalised latents (N, 16, t, h, w) of soft renders over the eight colours, and their captions."""
-    latents, captions = [], []
+    videos, latents, captions = [], [], []
     mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (LATENT_MEAN, LATENT_STD))
     for index in range(num_clips):
         generator = torch.Generator().manual_seed(seed + index)
         clip = random_shape_clip(generator)
         rgb, alpha = draw_shape_clip(clip, CLIP_FRAMES, SIZE, SIZE, generator)
         color = int(torch.randint(8, (), generator=generator))
-        video = soft_render(rgb[None], alpha[None], BACKGROUND_COLORS[color])
-        latents.append((encode_mean(vae, video) - mean) / std)
+        videos.append(soft_render(rgb[None], alpha[None], BACKGROUND_COLORS[color]))
         captions.append(opaque_caption(clip, BACKGROUND_COLOR_NAMES[color]))
+        if len(videos) == batch or index == num_clips - 1:
+            latents.append((encode_mean(vae, torch.cat(videos)) - mean) / std)
+            videos = []
     return torch.cat(latents), captions
 
 
@@ -286,7 +299,7 @@ def text_context(text_encoder, tokens):
 def pretrain_dit(args):
     torch.manual_seed(args.seed)
     write_vae(args)
-    vae = load_base_vae(args.work_dir / "Wan2.1_VAE.pth")
+    vae = load_base_vae(args.work_dir / VAE_FILE)
     print(json.dumps({f"psnr_{kind}": round(value, 2) for kind, value in vae_psnr(vae, held_out_videos(32)).items()}))
     write_tokenizer(args.work_dir / "umt5-xxl")
     tokenizer = load_tokenizer(args.work_dir / "umt5-xxl")
@@ -294,12 +307,16 @@ def pretrain_dit(args):
     held_out_latents, held_out_captions = dit_dataset(vae, args.seed + 50_000_000, 64)
     tokens, held_out_tokens = (tokenizer(list(texts), return_mask=True) for texts in (captions, held_out_captions))
     empty = tokenizer([""], return_mask=True)
-    models_ = {"dit": build_tiny_dit(), "text_encoder": build_tiny_text_encoder().eval()}
-    trainer, objective = Trainer("dit", models_, args, args.dit_steps, peak_lr=1e-3), FlowObjective()
+    if args.start_from:
+        pipe = load_wan(str(args.start_from), components=("dit", "text_encoder"))
+        models_ = {"dit": pipe.dit.requires_grad_(True), "text_encoder": pipe.text_encoder.requires_grad_(True)}
+    else:
+        models_ = {"dit": build_tiny_dit(), "text_encoder": build_tiny_text_encoder().eval()}
+    trainer, objective = Trainer("dit", models_, args, args.dit_steps, peak_lr=1e-3, warmup=200), FlowObjective()
     while trainer.step < trainer.num_steps:
         generator = torch.Generator().manual_seed(args.seed * 1_000_003 + trainer.step)
-        rows = torch.randint(len(latents), (16,), generator=generator)
-        dropped = torch.rand(16, 1, generator=generator) < CAPTION_DROPOUT
+        rows = torch.randint(len(latents), (DIT_BATCH,), generator=generator)
+        dropped = torch.rand(DIT_BATCH, 1, generator=generator) < CAPTION_DROPOUT
         batch = [torch.where(dropped, none, some[rows]) for none, some in zip(empty, tokens, strict=True)]
         context = text_context(trainer.modules["text_encoder"], batch)
         loss, mse = objective(trainer.modules["dit"], latents[rows], context, generator)
@@ -328,7 +345,7 @@ def pack(args):
     }
     save_safetensors(parts["dit"], output / "diffusion_pytorch_model.safetensors", {"format": "pt"})
     torch.save(parts["text_encoder"], output / "models_t5_umt5-xxl-enc-bf16.pth")
-    (output / "Wan2.1_VAE.pth").write_bytes((args.work_dir / "Wan2.1_VAE.pth").read_bytes())
+    (output / VAE_FILE).write_bytes((args.work_dir / VAE_FILE).read_bytes())
     write_tokenizer(output / "google" / "umt5-xxl")
     sizes = {
         name: DIT_SIZES[name]
@@ -352,11 +369,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--still_steps", type=int, default=700, help="VAE steps of 16 stills of 64x64")
     parser.add_argument("--clip_steps", type=int, default=2400, help="VAE steps of 2 clips of 9 frames or 4 of 5")
-    parser.add_argument("--decoder_steps", type=int, default=900, help="steps of the VAE's decoder alone, after those")
-    parser.add_argument("--dit_steps", type=int, default=6750, help="DiT steps of 16 clips")
-    parser.add_argument("--dit_clips", type=int, default=2000, help="clips that the DiT learns from")
+    parser.add_argument("--refine_steps", type=int, default=5000, help="VAE steps of 2 clips of 9 frames, after those")
+    parser.add_argument("--start_from", type=Path, help="a packed family to go on from instead of starting anew")
+    parser.add_argument("--dit_steps", type=int, default=10000, help="DiT steps of 32 clips")
+    parser.add_argument("--dit_clips", type=int, default=4000, help="clips that the DiT learns from")
     parser.add_argument("--save_every", type=int, default=200, help="steps between evaluations and saved states")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16 (faster on CPUs with AMX)")
+    parser.add_argument("--compile", action="store_true", help="compile the VAE (needs a C++ compiler)")
     args = parser.parse_args()
     {"vae": pretrain_vae, "dit": pretrain_dit, "pack": pack}[args.part](args)
 

@@ -88,9 +88,9 @@ def draw_shape_clip(clip, num_frames, height, width, generator):
     dx = {"moving left": -travel, "moving right": travel}.get(clip.motion, 0.0)
     dy = {"moving up": -travel, "moving down": travel}.get(clip.motion, 0.0)
     start_x, start_y, angle = uniform(-0.08, 0.08), uniform(-0.08, 0.08), uniform(-0.25, 0.25)
-    turn = uniform(0.5, 0.9) if clip.motion == "spinning" else 0.0
+    turn = uniform(0.35, 0.6) if clip.motion == "spinning" else 0.0
     growth = uniform(0.25, 0.40) if clip.motion == "growing" else 0.0
-    softness = uniform(0.05, 0.14)
+    softness = uniform(0.08, 0.18)
 
     mattes = []
     for t in time.tolist():

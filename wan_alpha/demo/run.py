@@ -72,9 +72,9 @@ def run_demo(recipe):
 
     console.rule("2/6 stage 1: the RGBA VAE")
     common = {"seed": recipe.seed}
-    compute = {"training.device": recipe.device, "training.precision": recipe.precision}
+    training = {"training.device": recipe.device, "training.precision": recipe.vae_precision}
     steps = {} if recipe.vae_steps is None else {"training.max_steps": recipe.vae_steps}
-    stage1 = load_recipe(TrainVAERecipe, "tiny_stage1", common | compute | steps | {
+    stage1 = load_recipe(TrainVAERecipe, "tiny_stage1", common | training | steps | {
         "output_dir": out / "stage1", "model.base_vae": base_vae, "data.base_path": out / "dataset",
         "data.metadata": train_csv, "data.validation_metadata": held_out_csv,
         "data.validation_clips": recipe.num_held_out,
@@ -100,8 +100,9 @@ def run_demo(recipe):
         }))  # fmt: skip
 
     console.rule("5/6 stage 2: the diffusion model")
+    training = {"training.device": recipe.device, "training.precision": recipe.dit_precision}
     steps = {} if recipe.dit_steps is None else {"training.max_steps": recipe.dit_steps}
-    stage2_result = train_dit(load_recipe(TrainDiTRecipe, "tiny_stage2", common | compute | steps | {
+    stage2_result = train_dit(load_recipe(TrainDiTRecipe, "tiny_stage2", common | training | steps | {
         "output_dir": out / "stage2", "model.wan": str(tiny), "cache": out / "cache" / "train",
         "validation_cache": out / "cache" / "held_out",
     }))  # fmt: skip

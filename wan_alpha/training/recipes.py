@@ -171,9 +171,10 @@ class DemoRecipe(Recipe):
     vae_steps: int | None = Field(None, ge=1, description="training steps of stage 1; none = the preset tiny_stage1's")
     dit_steps: int | None = Field(None, ge=1, description="training steps of stage 2; none = the preset tiny_stage2's")
     device: Device = Field("auto", description="where to run")
-    precision: Precision = Field(
-        "auto", description="compute type of training; auto = bf16 on CUDA, float32 elsewhere; bf16 suits CPUs with AMX"
+    vae_precision: Precision = Field(
+        "auto", description="compute type of stage 1; auto = bf16 on CUDA, float32 elsewhere; bf16 suits CPUs with AMX"
     )
+    dit_precision: Precision = Field("auto", description="compute type of stage 2; auto as above")
 
 
 class ValidateVAERecipe(Recipe):
