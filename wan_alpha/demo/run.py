@@ -72,9 +72,8 @@ def run_demo(recipe):
 
     console.rule("2/6 stage 1: the RGBA VAE")
     common = {"seed": recipe.seed}
-    training = {"training.device": recipe.device, "training.precision": recipe.vae_precision}
-    steps = {} if recipe.vae_steps is None else {"training.max_steps": recipe.vae_steps}
-    stage1 = load_recipe(TrainVAERecipe, "tiny_stage1", common | training | steps | {
+    training = _training(recipe.vae_steps, recipe.vae_learning_rate, recipe.vae_precision, recipe.device)
+    stage1 = load_recipe(TrainVAERecipe, "tiny_stage1", common | training | {
         "output_dir": out / "stage1", "model.base_vae": base_vae, "data.base_path": out / "dataset",
         "data.metadata": train_csv, "data.validation_metadata": held_out_csv,
         "data.validation_clips": recipe.num_held_out,
@@ -100,9 +99,8 @@ def run_demo(recipe):
         }))  # fmt: skip
 
     console.rule("5/6 stage 2: the diffusion model")
-    training = {"training.device": recipe.device, "training.precision": recipe.dit_precision}
-    steps = {} if recipe.dit_steps is None else {"training.max_steps": recipe.dit_steps}
-    stage2_result = train_dit(load_recipe(TrainDiTRecipe, "tiny_stage2", common | training | steps | {
+    training = _training(recipe.dit_steps, recipe.dit_learning_rate, recipe.dit_precision, recipe.device)
+    stage2_result = train_dit(load_recipe(TrainDiTRecipe, "tiny_stage2", common | training | {
         "output_dir": out / "stage2", "model.wan": str(tiny), "cache": out / "cache" / "train",
         "validation_cache": out / "cache" / "held_out",
     }))  # fmt: skip
@@ -124,6 +122,12 @@ def run_demo(recipe):
     console.print(figures_table(figures))
     console.print(f"{summary['seconds']:.0f} s; look at {page}", markup=False, highlight=False, soft_wrap=True)
     return DemoReport(figures, page)
+
+
+def _training(max_steps, learning_rate, precision, device):
+    """A stage's options of [training]: what is None stays the preset's."""
+    options = {"max_steps": max_steps, "learning_rate": learning_rate, "precision": precision, "device": device}
+    return {f"training.{name}": value for name, value in options.items() if value is not None}
 
 
 def _read_records(metadata_path):

@@ -169,7 +169,9 @@ class DemoRecipe(Recipe):
     num_clips: int = Field(96, ge=1, description="drawn clips to train on")
     num_held_out: int = Field(8, ge=1, description="drawn clips to validate on")
     vae_steps: int | None = Field(None, ge=1, description="training steps of stage 1; none = the preset tiny_stage1's")
+    vae_learning_rate: float | None = Field(None, gt=0, description="peak of stage 1; none = the preset tiny_stage1's")
     dit_steps: int | None = Field(None, ge=1, description="training steps of stage 2; none = the preset tiny_stage2's")
+    dit_learning_rate: float | None = Field(None, gt=0, description="peak of stage 2; none = the preset tiny_stage2's")
     device: Device = Field("auto", description="where to run")
     vae_precision: Precision = Field(
         "auto", description="compute type of stage 1; auto = bf16 on CUDA, float32 elsewhere; bf16 suits CPUs with AMX"
