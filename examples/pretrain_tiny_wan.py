@@ -35,7 +35,7 @@ LATENT_NOISE = 0.08  # decoding must survive small errors: latents will come fro
 LATENT_PENALTY = 1e-4
 EMA_DECAY = 0.998
 MAX_TOKENS = 64
-VAE_FILE = "Wan2.1_VAE.pth"
+VAE_FILE, RECORD_FILE = "Wan2.1_VAE.pth", "pretraining.json"
 CAPTION_DROPOUT = 0.1
 DIT_BATCH = 32
 TIMESTEP_SHIFT = 2.0  # Wan's 5 is for large frames; at 64x64 it would leave outlines, the low-noise part, untrained
@@ -355,10 +355,13 @@ def pack(args):
     (output / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     logs = {}
     for part in ("vae_stills", "vae_clips", "vae", "dit"):
-        lines = (args.work_dir / f"{part}_log.jsonl").read_text(encoding="utf-8").splitlines()
-        logs[part] = [json.loads(line) for line in lines]
+        log = args.work_dir / f"{part}_log.jsonl"
+        if log.exists():  # the first two are left out of a run that starts from a finished family
+            logs[part] = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     record = {"seed": args.seed, "held_out": {part: log[-1] for part, log in logs.items()}, "log": logs}
-    (output / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if args.start_from:
+        record["started_from"] = json.loads((args.start_from / RECORD_FILE).read_text(encoding="utf-8"))
+    (output / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def main():
