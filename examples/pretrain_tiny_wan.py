@@ -298,9 +298,9 @@ def text_context(text_encoder, tokens):
 
 def pretrain_dit(args):
     torch.manual_seed(args.seed)
-    write_vae(args)
+    if not (args.work_dir / VAE_FILE).exists():
+        write_vae(args)
     vae = load_base_vae(args.work_dir / VAE_FILE)
-    print(json.dumps({f"psnr_{kind}": round(value, 2) for kind, value in vae_psnr(vae, held_out_videos(32)).items()}))
     write_tokenizer(args.work_dir / "umt5-xxl")
     tokenizer = load_tokenizer(args.work_dir / "umt5-xxl")
     latents, captions = dit_dataset(vae, args.seed + 1000, args.dit_clips)
@@ -358,7 +358,13 @@ def pack(args):
         log = args.work_dir / f"{part}_log.jsonl"
         if log.exists():  # the first two are left out of a run that starts from a finished family
             logs[part] = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    record = {"seed": args.seed, "held_out": {part: log[-1] for part, log in logs.items()}, "log": logs}
+    psnr = vae_psnr(load_base_vae(output / VAE_FILE), held_out_videos(32))
+    record = {
+        "seed": args.seed,
+        "vae_psnr": {kind: round(value, 2) for kind, value in psnr.items()},  # of the packed half-precision file
+        "held_out": {part: log[-1] for part, log in logs.items()},
+        "log": logs,
+    }
     if args.start_from:
         record["started_from"] = json.loads((args.start_from / RECORD_FILE).read_text(encoding="utf-8"))
     (output / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
