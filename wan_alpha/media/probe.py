@@ -21,6 +21,12 @@ class MediaInfo:
     `num_frames` counts packets and needs no decoding; `fps` is 0 where the file names none (stills, folders).
     `has_alpha` says that an alpha plane exists, not that anything is transparent. `decoder` is set where the default
     decoder would lose the alpha plane.
+
+    `bit_depth` is that of a stored channel (8, 10, 12, 16). `duration` in seconds, 0 where the file names no frame rate.
+    `color_range` ("limited", "full") and `color_matrix` ("bt709", "smpte170m", ...) are "" where the file says nothing.
+    `rotation`: degrees clockwise, 0 to 270, by which reading turns the stored frames; width and height are those of the
+    upright frames. `is_variable_rate`: the time between frames changes. `keyframes`: frame numbers that decoding can
+    start at.
     """
 
     path: Path
@@ -32,6 +38,13 @@ class MediaInfo:
     pix_fmt: str
     has_alpha: bool
     decoder: str | None = None
+    bit_depth: int = 8
+    duration: float = 0.0
+    color_range: str = ""
+    color_matrix: str = ""
+    rotation: int = 0
+    is_variable_rate: bool = False
+    keyframes: tuple[int, ...] = (0,)
 
     @property
     def is_still(self) -> bool:

@@ -13,7 +13,15 @@ from wan_alpha.media.probe import MediaInfo, probe
 _CHANNELS = {"rgba": 4, "rgb24": 3}
 
 
-def iter_frames(path, pix_fmt: str = "rgba", start: int = 0, num_frames: int | None = None) -> Iterator[np.ndarray]:
+def iter_frames(
+    path,
+    pix_fmt: str = "rgba",
+    start: int = 0,
+    num_frames: int | None = None,
+    *,
+    source_state: str = "straight",
+    depth: int = 8,
+) -> Iterator[np.ndarray]:
     """Yield frames one by one; nothing but the current one is held.
 
     Frames before `start` are decoded and dropped rather than seeked over: the count is then exact for every codec and
@@ -24,9 +32,12 @@ def iter_frames(path, pix_fmt: str = "rgba", start: int = 0, num_frames: int | N
         pix_fmt: "rgba", straight, alpha 255 where the file has none; or "rgb24", the straight colour alone.
         start: first frame, counted from 0.
         num_frames: how many; None for all that follow.
+        source_state: what the file holds: "straight", "premultiplied" (made straight, colour bled outwards under clear
+            pixels) or "auto" (judged from the file's own frames, see premultiplied.judge_state).
+        depth: 8 for uint8; 16 for uint16, full scale 65535, which keeps 10, 12 and 16 bits.
 
     Yields:
-        (H, W, 4) or (H, W, 3) uint8.
+        (H, W, 4) or (H, W, 3), uint8 or uint16.
 
     Raises:
         DataError: the file cannot be read, is damaged, or holds fewer frames than asked for. Codecs without checksums
@@ -48,8 +59,13 @@ def iter_frames(path, pix_fmt: str = "rgba", start: int = 0, num_frames: int | N
         raise DataError(f"{path}: {wanted} from frame {start} on were asked for, {delivered} could be decoded")
 
 
-def read_rgba(path, start: int = 0, num_frames: int | None = None) -> np.ndarray:
-    """Straight RGBA frames, (T, H, W, 4) uint8; alpha is 255 where the file has none. Otherwise as iter_frames."""
+def read_rgba(
+    path, start: int = 0, num_frames: int | None = None, *, source_state: str = "straight", depth: int = 8
+) -> np.ndarray:
+    """Straight RGBA frames, (T, H, W, 4) uint8 (or uint16, by `depth`); alpha is 255 (65535) where the file has none.
+
+    Arguments and errors: iter_frames.
+    """
     return _collect(path, "rgba", start, num_frames)
 
 
