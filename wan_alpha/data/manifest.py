@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from wan_alpha.errors import DataError
 
 COLUMNS = ("video_fgr", "video_pha", "prompt", "type", "num_frames", "width", "height", "fps")
 KINDS = ("video", "static")
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,15 @@ class Row:
         return (self.foreground,) if self.matte is None else (self.foreground, self.matte)
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: its number, the files as it names them, and why."""
+
+    index: int
+    names: tuple[str, ...]
+    reason: str
+
+
 def read_manifest(path, base_path=None) -> list[Row]:
     """Read and check every row.
 
@@ -51,21 +63,51 @@ def read_manifest(path, base_path=None) -> list[Row]:
     Raises:
         DataError: the manifest cannot be read, has no rows, or a row is wrong; row number, file and reason are named.
     """
+    rows = read_rows(path, base_path)
+    for row in rows:
+        if isinstance(row, BadRow):
+            raise DataError(f"{path}, row {row.index}: {row.reason}")
+    return rows
+
+
+def read_rows(path, base_path=None, caption_column: str = "prompt") -> list[Row | BadRow]:
+    """Read every row, those that cannot be used too. Arguments as read_manifest.
+
+    Args:
+        caption_column: column that holds the captions.
+
+    Raises:
+        DataError: the manifest itself cannot be read, or has no rows.
+    """
     path = Path(path)
     base_path = path.parent if base_path is None else Path(base_path)
     rows = []
     for index, record in enumerate(_read_records(path), 1):
+        if caption_column != "prompt":
+            record = {**record, "prompt": record.get(caption_column)}
         try:
             row = parse_row(index, record, base_path)
             for file in row.files:
-                if not file.exists():
-                    raise DataError(f"{file}: no such file")
-            rows.append(row)
+                _require_file(file)
         except DataError as error:
-            raise DataError(f"{path}, row {index}: {error}") from error
+            named = [name for name in (_text(record, column) for column in ("video_fgr", "video_pha", "video")) if name]
+            row = BadRow(index, tuple(named), str(error))
+        rows.append(row)
     if not rows:
         raise DataError(f"{path}: the manifest has no rows")
     return rows
+
+
+def find_manifest(folder) -> Path | None:
+    """The metadata.csv, .jsonl or .json of a folder, in this order; None where there is none."""
+    names = (Path(folder) / f"metadata.{suffix}" for suffix in ("csv", "jsonl", "json"))
+    return next((path for path in names if path.is_file()), None)
+
+
+def leaves_root(file: Path, root) -> Path | None:
+    """Where a link leads that leaves the folder `root`; None for a file that lies in it."""
+    target = file.resolve()
+    return None if target.is_relative_to(Path(root).resolve()) else target
 
 
 def parse_row(index: int, record: dict, base_path="") -> Row:
@@ -200,6 +242,18 @@ def _text(record: dict, column: str) -> str:
     value = record.get(column)
     # pandas turns an empty cell into NaN, the one value that differs from itself.
     return "" if value is None or value != value else str(value).strip()
+
+
+def _require_file(file: Path) -> None:
+    try:
+        there = file.exists()
+    except OSError as error:  # a name that the file system cannot hold
+        raise DataError(f"{file.name[:60]}...: not a file name ({error.strerror})") from error
+    if not there:
+        # The path of an address has lost one of its slashes here, so that only its first part tells.
+        scheme = next((part for part in file.parts if _SCHEME.match(part)), None)
+        hint = "; addresses and protocols are not followed, give the path of a file" if scheme else ""
+        raise DataError(f"{file}: no such file{hint}")
 
 
 def _inside(base_path, name: str) -> Path:
