@@ -1,6 +1,7 @@
 """How ffmpeg is found and called, and how its failures read."""
 
 import re
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def executable() -> str:
     import imageio_ffmpeg
 
     return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def encoder_takes(encoder: str, pix_fmt: str) -> bool:
+    """Whether the program has this encoder, and the encoder this pixel format."""
+    command = [executable(), "-hide_banner", "-nostdin", "-h", f"encoder={encoder}"]
+    listed = subprocess.run(command, capture_output=True).stdout.decode(errors="replace")
+    formats = re.search(r"Supported pixel formats:(.*)", listed)
+    return formats is not None and pix_fmt in formats.group(1).split()
 
 
 def file_argument(path) -> str:
