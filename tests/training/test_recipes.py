@@ -11,6 +11,7 @@ from wan_alpha.training.config import Recipe, dotted_fields, list_presets, load_
 from wan_alpha.training.recipes import (
     CacheRecipe,
     DemoRecipe,
+    DoctorRecipe,
     GenerateRecipe,
     PrepareRecipe,
     TrainDiTRecipe,
@@ -25,7 +26,8 @@ GENERATE = {
     "model.decoder_lora": "decoder.bin",
 }  # fmt: skip
 RECIPE_CLASSES = (
-    DemoRecipe, PrepareRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe, GenerateRecipe,
+    DemoRecipe, DoctorRecipe, PrepareRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe,
+    GenerateRecipe,
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from wan_alpha.training import recipes
 # Command -> (recipe class, module, function); the function gets the recipe.
 COMMANDS = {
     "demo": (recipes.DemoRecipe, "wan_alpha.demo.run", "run_demo"),
+    "doctor": (recipes.DoctorRecipe, "wan_alpha.cli.doctor", "doctor"),
     "prepare": (recipes.PrepareRecipe, "wan_alpha.cli.prepare", "prepare"),
     "train-vae": (recipes.TrainVAERecipe, "wan_alpha.stages.stage1_vae", "train_vae"),
     "validate-vae": (recipes.ValidateVAERecipe, "wan_alpha.evaluation.validate_vae", "validate_vae"),
@@ -22,8 +23,8 @@ COMMANDS = {
     "generate": (recipes.GenerateRecipe, "wan_alpha.inference.generate", "generate"),
 }
 # Other names of a command's options, and options that may be given by their place.
-ALIASES = {"demo": {"output_dir": "--out"}}
-POSITIONALS = {"prepare": ("source_dir", "output_dir")}
+ALIASES = {"demo": {"output_dir": "--out"}, "doctor": {"output_dir": "--out", "print_json": "--json"}}
+POSITIONALS = {"doctor": ("dataset",), "prepare": ("source_dir", "output_dir")}
 EPILOG = (
     "A table's option is written --table.option VALUE and overrides the --config file; none means not set. Words of a "
     "name may be joined by - or _; a BOOL without a value means true."
@@ -51,7 +52,9 @@ def build_parser():
 
 def main(argv=None):
     """Run one command; returns the exit code."""
-    arguments = spell_options(sys.argv[1:] if argv is None else argv, [entry[0] for entry in COMMANDS.values()])
+    given = sys.argv[1:] if argv is None else argv
+    aliases = {spelling: name for names in ALIASES.values() for name, spelling in names.items()}
+    arguments = spell_options(given, [entry[0] for entry in COMMANDS.values()], aliases)
     options, unknown = build_parser().parse_known_args(arguments)
     recipe_class, module, function = COMMANDS[options.command]
     given = {name.removeprefix("at "): value for name, value in vars(options).items()}

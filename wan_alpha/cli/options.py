@@ -32,16 +32,19 @@ def _default_text(field):
     return f"(default: {text or 'empty'})"
 
 
-def spell_options(arguments, recipe_classes):
+def spell_options(arguments, recipe_classes, aliases=None):
     """Options as the parser knows them: with _ for -, and ``=true`` for a switch that no truth value follows.
 
     (argparse would take whatever follows a switch, a positional say, for its value.)
+
+    Args:
+        aliases: another spelling (``--out``) -> the option's dotted name.
     """
     fields = {name: field for recipe_class in recipe_classes for name, field in dotted_fields(recipe_class)}
     spelled = []
     for argument, following in pairwise([*arguments, ""]):
         stem, equals, value = argument.partition("=")
-        name = stem.removeprefix("--").replace("-", "_")
+        name = (aliases or {}).get(stem) or stem.removeprefix("--").replace("-", "_")
         if not stem.startswith("--") or name not in fields:
             spelled.append(argument)
         elif fields[name].annotation is bool and not equals and following.lower() not in _TRUTH:

@@ -46,11 +46,20 @@ class Row:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used: its number, the files as it names them, and why."""
+    """A row that cannot be used: its number, the files as it names them, and why.
+
+    `leaves_root`: it names a file outside the dataset's folder.
+    """
 
     index: int
     names: tuple[str, ...]
     reason: str
+    leaves_root: bool = False
+    prompt: str = ""
+
+
+class _OutsideError(DataError):
+    """A path that leaves the dataset's folder."""
 
 
 def read_manifest(path, base_path=None) -> list[Row]:
@@ -91,7 +100,7 @@ def read_rows(path, base_path=None, caption_column: str = "prompt") -> list[Row 
                 _require_file(file)
         except DataError as error:
             named = [name for name in (_text(record, column) for column in ("video_fgr", "video_pha", "video")) if name]
-            row = BadRow(index, tuple(named), str(error))
+            row = BadRow(index, tuple(named), str(error), isinstance(error, _OutsideError), _text(record, "prompt"))
         rows.append(row)
     if not rows:
         raise DataError(f"{path}: the manifest has no rows")
@@ -265,5 +274,5 @@ def _inside(base_path, name: str) -> Path:
     # Lexically, without following links: a dataset may link to files elsewhere, but its text may not name them.
     path = os.path.abspath(os.path.join(base, name))
     if os.path.commonpath([base, path]) != base or path == base:
-        raise DataError(f"{name}: the path leaves the dataset folder {base}")
+        raise _OutsideError(f"{name}: the path leaves the dataset folder {base}")
     return Path(path)

@@ -151,6 +151,29 @@ class TrainVAERecipe(Recipe):
         return self
 
 
+class LimitSettings(Section):
+    """How large and long a source may be; none = no limit."""
+
+    min_side: int | None = Field(256, ge=1, description="pixels, the least of either side")
+    max_side: int | None = Field(1024, ge=1, le=2048, description="pixels, the most of either side, up to 2048")
+    max_seconds: float | None = Field(10.0, gt=0, description="seconds, the most")
+    max_frames: int | None = Field(81, ge=1, description="frames, the most")
+
+
+class DoctorRecipe(Recipe):
+    """Check every clip of a dataset, say what is wrong, and repair what can be repaired."""
+
+    output_dir: Path = Field(Path("wan_alpha_doctor"), description="folder of doctor.json and contact_sheet.html")
+    seed: int = Field(0, ge=0, description="not used: nothing in this is random")
+    dataset: Path = Field(description="dataset folder, a manifest (.csv, .jsonl, .json), or a folder of clips")
+    fix: Path | None = Field(None, description="new folder for a repaired dataset; originals are only read")
+    print_json: bool = Field(False, description="print doctor.json instead of the table")
+    ignore: tuple[str, ...] = Field((), description="names of checks whose findings are left out")
+    workers: int | None = Field(None, ge=1, description="rows checked at a time; none = one per CPU core")
+    sheet_clips: int = Field(200, ge=0, description="clips in the contact sheet at most, those with findings first")
+    limits: LimitSettings
+
+
 class PrepareRecipe(Recipe):
     """Check a folder of RGBA clips or colour and matte pairs, and write a dataset with metadata.csv."""
 
