@@ -9,7 +9,9 @@ _BEFORE_CHECKS = {
     "unreadable": "A file is empty, cut short, damaged, or holds no video.",
     "limits": "A size or length beyond the limits.",
 }
-_FUNCTIONS = file_checks.CHECKS + matte_checks.CHECKS + colour_checks.CHECKS + dataset_checks.CHECKS
+_FUNCTIONS = (
+    *file_checks.CHECKS, *matte_checks.CHECKS, *matte_checks.EDGE_CHECKS, *colour_checks.CHECKS, *dataset_checks.CHECKS,
+)  # fmt: skip
 
 # Name -> one sentence.
 CHECKS = _BEFORE_CHECKS | {check.__name__: check.__doc__.splitlines()[0] for check in _FUNCTIONS}

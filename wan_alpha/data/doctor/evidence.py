@@ -72,7 +72,8 @@ def gather(row: Row, root, colour: MediaInfo, matte: MediaInfo | None) -> Eviden
     """
     evidence = Evidence(row, Path(root), colour, matte)
     if not evidence.has_alpha:
-        evidence.num_frames = tuple(sum(1 for _ in iter_frames(file, "rgb24")) for file in row.files)[:2]
+        counted = [sum(1 for _ in iter_frames(file, "rgb24")) for file in row.files]
+        evidence.num_frames = counted[0], counted[-1]
         return evidence
     length = min(info.num_frames for info in (colour, matte) if info is not None)
     wanted = {round(place) for place in np.linspace(0, length - 1, min(NUM_SAMPLES, length))}

@@ -160,4 +160,6 @@ def _far_counts(alpha: np.ndarray) -> np.ndarray:
     return np.bincount(blocks.transpose(0, 2, 1, 3)[far].reshape(-1), minlength=256)
 
 
-CHECKS = (colour_matte, all_clear, all_opaque, flat_matte, clear_frames, limited_range, inverted, matte_noise)
+CHECKS = (colour_matte, all_clear, all_opaque, flat_matte, clear_frames, limited_range, inverted)
+# These ask where the subject's edges are: they make sense of a matte only that passed those above.
+EDGE_CHECKS = (matte_noise,)

@@ -82,8 +82,11 @@ def examine_row(row: Row | BadRow, root, limits: MediaLimits, thumbnails: bool =
     findings = [finding for check in file_checks.CHECKS for finding in check(evidence)]
     findings += _limits(colour, limits)
     if evidence.has_alpha:
-        checks = matte_checks.CHECKS + colour_checks.CHECKS
-        findings += [finding for check in checks for finding in check(evidence)]
+        faults = [finding for check in matte_checks.CHECKS for finding in check(evidence)]
+        if all(finding.is_clean for finding in faults):
+            checks = matte_checks.EDGE_CHECKS + colour_checks.CHECKS
+            faults += [finding for check in checks for finding in check(evidence)]
+        findings += faults
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return RowReport(
         row.index,
