@@ -14,7 +14,7 @@ SOFTWARE = "wan_alpha"
 _XMP = {
     "x": "adobe:ns:meta/",
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
-    "wan": "https://github.com/WeChatCV/Wan-Alpha/settings/1.0/",
+    "wan": "urn:wan-alpha:settings:1",
 }
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, ElementTree.ParseError)

@@ -85,3 +85,29 @@ def encode_png(image: np.ndarray, texts: dict[str, str] | None = None, level: in
     depth = 8 * image.dtype.itemsize
     parts = [SIGNATURE, header_chunk(width, height, channels, depth), text_chunks(texts)]
     return b"".join([*parts, chunk(b"IDAT", compress_image(image, level)), chunk(b"IEND", b"")])
+
+
+def decode_png(file: bytes) -> np.ndarray:
+    """The image in a PNG that `encode_png` made, (H, W, C) uint8 or uint16: to check what was written.
+
+    Raises:
+        ValueError: a checksum is wrong, or the PNG is not one of those.
+    """
+    place, stream, shape = len(SIGNATURE), b"", None
+    while place < len(file):
+        length, kind = struct.unpack(">I4s", file[place : place + 8])
+        data = file[place + 8 : place + 8 + length]
+        if chunk(kind, data) != file[place : place + 12 + length]:
+            raise ValueError(f"the checksum of the chunk {kind!r} is wrong")
+        if kind == b"IHDR":
+            width, height, depth, color_type = struct.unpack(">IIBB", data[:10])
+            channels = next(number for number, known in _COLOR_TYPES.items() if known == color_type)
+            shape = (height, width, channels)
+        elif kind == b"IDAT":
+            stream += data
+        place += 12 + length
+    rows = np.frombuffer(zlib.decompress(stream), np.uint8).reshape(shape[0], -1)
+    if (rows[:, 0] != _UP).any():
+        raise ValueError("rows with another filter than 'up'")
+    raw = np.add.accumulate(rows[:, 1:], axis=0, dtype=np.uint8)
+    return (raw if depth == 8 else raw.view(">u2").astype(np.uint16)).reshape(shape)

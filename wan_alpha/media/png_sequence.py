@@ -102,6 +102,17 @@ class PngZipWriter(PngWriter):
         self._archive = None
 
 
+class StillWriter(PngWriter):
+    """One frame as a PNG file; a second one is refused."""
+
+    suffix = ".png"
+
+    def _put(self, name, encoded):
+        if self._num_stored:
+            raise DataError(f"{self.path}: a still is one frame; choose another format for a clip")
+        self._file.write(encoded)
+
+
 def write_png(path, frame: np.ndarray, texts: dict[str, str] | None = None) -> None:
     """Write one straight RGBA still, (H, W, 4) uint8 or uint16; the file appears whole or not at all.
 

@@ -11,6 +11,7 @@ from wan_alpha.errors import DataError
 from wan_alpha.media.clip_writer import ClipWriter, require_rgba
 from wan_alpha.media.png_codec import SIGNATURE, chunk, filter_rows, header_chunk, new_compressor, text_chunks
 
+_APP = "wan_alpha"
 LARGEST_SIDE = 4096  # pixels: what every GPU of the last ten years holds as one texture
 
 
@@ -104,11 +105,7 @@ class SpriteSheetWriter(ClipWriter):
         if self._file is not None:
             self._close_sheet()
         names = [sheet_path(self.path, number) for number in range(len(self._sheets))]
-        stale = len(names)
-        while sheet_path(self.path, stale).exists():  # of an earlier, longer clip
-            sheet_path(self.path, stale).unlink()
-            sheet_path(self.path, stale).with_suffix(".json").unlink(missing_ok=True)
-            stale += 1
+        _remove_stale(self.path, len(names))
         first = 0
         for sheet, path in zip(self._sheets, names, strict=True):
             os.replace(sheet["partial"], path)
@@ -131,12 +128,26 @@ class SpriteSheetWriter(ClipWriter):
                 "duration": ends[number + 1] - ends[number],
             })  # fmt: skip
         meta = {
-            "app": "wan_alpha", "version": "1.0", "image": path.name, "format": "RGBA8888", "scale": "1",
+            "app": _APP, "version": "1.0", "image": path.name, "format": "RGBA8888", "scale": "1",
             "size": {"w": sheet["columns"] * width, "h": sheet["num_rows"] * height},
             "fps": self.fps, "alpha": "premultiplied" if self.premultiplied else "straight",
             "related_multi_packs": [name.with_suffix(".json").name for name in names if name != path],
         }  # fmt: skip
         return {"frames": frames, "meta": meta}
+
+
+def _remove_stale(path, number: int) -> None:
+    """Remove the sheets of an earlier, longer clip, from `number` on; files of other programs stay."""
+    while (sheet := sheet_path(path, number)).exists():
+        described = sheet.with_suffix(".json")
+        try:
+            if json.loads(described.read_text(encoding="utf-8"))["meta"]["app"] != _APP:
+                return
+        except (OSError, ValueError, LookupError, TypeError):
+            return
+        sheet.unlink()
+        described.unlink()
+        number += 1
 
 
 def sheet_path(path, number: int):
