@@ -1,12 +1,14 @@
 """Find the clips in a folder that nobody has described yet."""
 
+import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wan_alpha.data.manifest import find_matte_beside
+from wan_alpha.data.manifest import BadRow, find_manifest, find_matte_beside, read_rows
 from wan_alpha.errors import DataError
 from wan_alpha.media.stills import IMAGE_SUFFIXES
 
@@ -15,6 +17,9 @@ VIDEO_SUFFIXES = frozenset(
 )
 # Colour and matte in folders of their own: VideoMatte240K has the first, image matting sets the others.
 SPLIT_LAYOUTS = (("fgr", "pha"), ("fg", "alpha"), ("rgb", "alpha"), ("foreground", "alpha"))
+
+# Keys of a caption in a .json file beside a clip, in this order.
+CAPTION_KEYS = ("prompt", "caption", "text", "description")
 
 _FRAME_NAME = re.compile(r"(frame)?[-_ ]?\d+", re.IGNORECASE)
 
@@ -28,34 +33,78 @@ class Source:
     matte: Path | None = None
     prompt: str = ""
     problem: str | None = None
+    kind: str = "video"
 
 
-def discover_sources(folder) -> list[Source]:
-    """List a folder's clips, sorted by path.
+def discover_sources(source, caption_column: str | None = None) -> list[Source]:
+    """List the clips of a folder, sorted by path, or those that a manifest names, in its order.
 
-    Known layouts: `X_rgb.*` beside `X_alpha.*`; folders `fgr/` and `pha/` (or `fg/`, `rgb/`, `foreground/` and
-    `alpha/`) with equal names inside; single RGBA files and stills. A subfolder that holds only numbered images
-    (00000.png or frame_1.png) is one clip. `X.txt` beside a file, or beside the two folders' files, is its caption.
+    A folder with a metadata.csv (.jsonl, .json) is read by it. Otherwise, at any depth: `X_rgb.*` beside `X_alpha.*`;
+    folders `fgr/` and `pha/` (or `fg/`, `rgb/`, `foreground/` and `alpha/`) with equal names inside; single RGBA files
+    and stills. A subfolder that holds only numbered images (00000.png or frame_1.png) is one clip. `X.txt` or `X.json`
+    beside a file, or beside the two folders, is its caption.
+
+    Args:
+        source: folder, or manifest.
+        caption_column: column of the manifest, or key of the .json files, that holds captions; None = prompt, or the
+            first of CAPTION_KEYS in a .json file.
 
     Raises:
-        DataError: not a folder, or no media in it.
+        DataError: no such folder, no media in it, or a manifest that cannot be read.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
-    layout = next((pair for pair in SPLIT_LAYOUTS if all((folder / name).is_dir() for name in pair)), None)
-    sources = _from_split_folders(folder, *layout) if layout else _from_tree(folder)
+    source = Path(source)
+    manifest = source if source.is_file() else find_manifest(source)
+    if manifest is not None:
+        return _from_manifest(manifest, caption_column)
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder")
+    sources = list(_walk(source, source, (CAPTION_KEYS if caption_column is None else (caption_column,)), set()))
     if not sources:
-        raise DataError(f"{folder}: holds no media; videos end in {', '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}")
+        raise DataError(f"{source}: holds no media; videos end in {', '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}")
+    return sorted(sources, key=lambda found: found.foreground)
+
+
+def _from_manifest(manifest: Path, caption_column: str | None) -> list[Source]:
+    sources = []
+    for row in read_rows(manifest, caption_column=caption_column or "prompt"):
+        if isinstance(row, BadRow):
+            name = row.names[0] if row.names else f"row {row.index}"
+            sources.append(Source(name, manifest.parent / name.replace("\0", "?"), problem=row.reason))
+        else:
+            path = row.foreground
+            name = path.relative_to(os.path.abspath(manifest.parent)).with_suffix("").as_posix().removesuffix("_rgb")
+            sources.append(Source(name, path, row.matte, row.prompt, None, row.kind))
     return sources
 
 
-def _from_split_folders(folder: Path, colour_name: str, matte_name: str) -> list[Source]:
-    colours, mattes = _by_name(folder / colour_name), _by_name(folder / matte_name)
-    sources = []
+def _walk(root: Path, folder: Path, keys: tuple[str, ...], visited: set[Path]) -> Iterator[Source]:
+    """The sources in `folder` and below. `visited`: folders seen so far, links resolved, so that no loop is walked."""
+    if folder.resolve() in visited:
+        return
+    visited.add(folder.resolve())
+    layout = next((pair for pair in SPLIT_LAYOUTS if all((folder / name).is_dir() for name in pair)), ())
+    if layout:
+        yield from _from_split_folders(root, folder, *layout, keys)
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and path.name not in layout]
+    subfolders = [path for path in entries if path.is_dir() and not _is_frame_folder(path)]
+    media = [path for path in entries if _is_media(path)]
+    yield from _from_files(root, media, keys)
+    for path in subfolders:
+        yield from _walk(root, path, keys, visited)
+
+
+def _from_split_folders(
+    root: Path, folder: Path, colour_name: str, matte_name: str, keys: tuple[str, ...]
+) -> Iterator[Source]:
+    two = folder / colour_name, folder / matte_name
+    if folder != root and all(_is_frame_folder(part) for part in two):
+        # shot/rgb/0001.png, shot/alpha/0001.png: the frames of one clip.
+        name = folder.relative_to(root).as_posix()
+        yield _with_caption(name, *two, None, [folder / name, root / name], keys)
+        return
+    colours, mattes = (_by_name(part) for part in two)
     for name in sorted(colours.keys() | mattes.keys()):
         here, there = colours.get(name, []), mattes.get(name, [])
-        captions = [folder / colour_name / f"{name}.txt", folder / f"{name}.txt"]
         if not here:
             problem = f"a matte without its clip {colour_name}/{name}.*"
         elif not there:
@@ -65,23 +114,22 @@ def _from_split_folders(folder: Path, colour_name: str, matte_name: str) -> list
         else:
             problem = None
         matte = there[0] if here and there else None
-        sources.append(_with_caption(name, (here or there)[0], matte, problem, captions))
-    return sources
+        full_name = (folder / name).relative_to(root).as_posix()
+        yield _with_caption(full_name, (here or there)[0], matte, problem, [two[0] / name, folder / name], keys)
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
     found = defaultdict(list)
-    for path in _iter_media(folder):
+    for path in _iter_media(folder, set()):
         found[_name_below(folder, path)].append(path)
     return found
 
 
-def _from_tree(folder: Path) -> list[Source]:
-    media = list(_iter_media(folder))
+def _from_files(root: Path, media: list[Path], keys: tuple[str, ...]) -> Iterator[Source]:
+    """The sources among the media files and frame folders of one folder."""
     mattes = set()
-    sources = []
     for path in (p for p in media if p.stem.endswith("_rgb")):
-        name = _name_below(folder, path).removesuffix("_rgb")
+        name = _name_below(root, path).removesuffix("_rgb")
         matte, problem = None, None
         try:
             matte = find_matte_beside(path)
@@ -89,29 +137,30 @@ def _from_tree(folder: Path) -> list[Source]:
                 problem = f"no {Path(name).name}_alpha.* beside it"
         except DataError as error:
             problem = str(error)
-        mattes.update(
-            [matte] if matte else [p for p in media if p.parent == path.parent and p.stem == f"{path.stem[:-4]}_alpha"]
-        )
-        sources.append(_with_caption(name, path, matte, problem, [folder / f"{name}.txt", path.with_suffix(".txt")]))
+        mattes.update([matte] if matte else [p for p in media if p.stem == f"{path.stem[:-4]}_alpha"])
+        yield _with_caption(name, path, matte, problem, [root / name, path.with_suffix("")], keys)
     for path in (p for p in media if not p.stem.endswith("_rgb") and p not in mattes):
-        name = _name_below(folder, path)
+        name = _name_below(root, path)
         lonely = path.stem.endswith("_alpha")
         problem = f"a matte without its {path.stem.removesuffix('_alpha')}_rgb.*" if lonely else None
-        sources.append(_with_caption(name, path, None, problem, [folder / f"{name}.txt"]))
-    return sorted(sources, key=lambda source: source.foreground)
+        yield _with_caption(name, path, None, problem, [root / name], keys)
 
 
-def _iter_media(folder: Path) -> Iterator[Path]:
+def _iter_media(folder: Path, visited: set[Path]) -> Iterator[Path]:
+    if folder.resolve() in visited:
+        return
+    visited.add(folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_dir():
-            if _is_frame_folder(path):
-                yield path
-            else:
-                yield from _iter_media(path)
-        elif path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+        if _is_media(path):
             yield path
+        elif path.is_dir():
+            yield from _iter_media(path, visited)
+
+
+def _is_media(path: Path) -> bool:
+    return _is_frame_folder(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 
 def _is_frame_folder(folder: Path) -> bool:
@@ -124,12 +173,32 @@ def _name_below(folder: Path, path: Path) -> str:
     return (relative if path.is_dir() else relative.with_suffix("")).as_posix()
 
 
-def _with_caption(name: str, foreground: Path, matte: Path | None, problem: str | None, captions: list[Path]) -> Source:
+def _with_caption(
+    name: str, foreground: Path, matte: Path | None, problem: str | None, stems: list[Path], keys: tuple[str, ...]
+) -> Source:
+    """The source with the caption from the first text or JSON file named as one of `stems`."""
+    beside = (stem.with_name(stem.name + suffix) for stem in stems for suffix in (".txt", ".json"))
+    caption = next((path for path in beside if path.is_file()), None)
     prompt = ""
-    caption = next((path for path in captions if path.is_file()), None)
     if caption is not None:
         try:
-            prompt = " ".join(caption.read_text(encoding="utf-8-sig").split())
-        except UnicodeDecodeError as error:
-            problem = problem or f"the caption {caption.name} is not UTF-8 text ({error})"
+            prompt = _read_caption(caption, keys)
+        except DataError as error:
+            problem = problem or str(error)
     return Source(name, foreground, matte, prompt, problem)
+
+
+def _read_caption(path: Path, keys: tuple[str, ...]) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".json":
+            text = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise DataError(f"the caption {path.name} is not UTF-8 text ({error})") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"the caption {path.name} is not valid JSON ({error})") from error
+    if isinstance(text, dict):
+        text = next((text[key] for key in keys if key in text), None)
+    if not isinstance(text, str):
+        raise DataError(f"the caption {path.name} holds no text under {' or '.join(keys)}")
+    return " ".join(text.split())

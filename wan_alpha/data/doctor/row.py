@@ -1,6 +1,7 @@
 """One row examined: everything that its files say, as plain values that travel between processes."""
 
 import io
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def _limits(info: MediaInfo, limits: MediaLimits) -> list[Finding]:
 
 
 def _name_in(root, file: Path) -> str:
-    root = Path(root).absolute()
+    root = os.path.abspath(root)
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
