@@ -7,9 +7,10 @@ import pytest
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.training import recipes
-from wan_alpha.training.config import Recipe, dotted_fields, list_presets, load_recipe
+from wan_alpha.training.config import Command, Recipe, dotted_fields, list_presets, load_recipe
 from wan_alpha.training.recipes import (
     CacheRecipe,
+    ConvertRecipe,
     DemoRecipe,
     DoctorRecipe,
     GenerateRecipe,
@@ -26,7 +27,7 @@ GENERATE = {
     "model.decoder_lora": "decoder.bin",
 }  # fmt: skip
 RECIPE_CLASSES = (
-    DemoRecipe, DoctorRecipe, PrepareRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe,
+    DemoRecipe, DoctorRecipe, PrepareRecipe, ConvertRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe,
     GenerateRecipe,
 )  # fmt: skip
 
@@ -84,6 +85,10 @@ RECIPE_CLASSES = (
         (TrainDiTRecipe, DIT, {"adapter.kind": "full", "adapter.rank": "8"}, ["adapter.rank has no effect"]),
         (TrainDiTRecipe, DIT, {"objective.caption_dropout": "1.5"}, ["objective.caption_dropout", "less than 1"]),
         (GenerateRecipe, GENERATE, {"prompts_file": "p.txt"}, ["prompt or prompts_file"]),
+        (ConvertRecipe, {"source": "a.mov", "output": "b.mov"}, {"format": "mov"}, ["format = 'mov'", "'prores'"]),
+        (GenerateRecipe, GENERATE, {"formats": "png,mov"}, ["formats.1 = 'mov'", "'prores'"]),
+        (GenerateRecipe, GENERATE, {"formats": "png,png"}, ["png is named twice"]),
+        (GenerateRecipe, GENERATE, {"formats": "still"}, ["still holds one frame"]),
         (GenerateRecipe, GENERATE, {"mask": "m.pt"}, ["mask and noise_shift work together"]),
         (GenerateRecipe, GENERATE, {"model.decoder_lora": "none"}, ["model.rgba_weights or model.decoder_lora"]),
     ],
@@ -203,7 +208,9 @@ def test_what_may_change_on_resume_exists(recipe_class):
 
 def test_all_recipe_classes_are_looked_at_here():
     defined = {
-        cls for cls in vars(recipes).values() if isinstance(cls, type) and issubclass(cls, Recipe) and cls is not Recipe
+        cls
+        for cls in vars(recipes).values()
+        if isinstance(cls, type) and issubclass(cls, Command) and cls not in (Command, Recipe)
     }
     assert defined == set(RECIPE_CLASSES)
 

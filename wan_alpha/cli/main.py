@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": (recipes.DemoRecipe, "wan_alpha.demo.run", "run_demo"),
     "doctor": (recipes.DoctorRecipe, "wan_alpha.cli.doctor", "doctor"),
     "prepare": (recipes.PrepareRecipe, "wan_alpha.cli.prepare", "prepare"),
+    "convert": (recipes.ConvertRecipe, "wan_alpha.cli.convert", "convert"),
     "train-vae": (recipes.TrainVAERecipe, "wan_alpha.stages.stage1_vae", "train_vae"),
     "validate-vae": (recipes.ValidateVAERecipe, "wan_alpha.evaluation.validate_vae", "validate_vae"),
     "cache": (recipes.CacheRecipe, "wan_alpha.stages.cache_latents", "build_cache"),
@@ -24,7 +25,7 @@ COMMANDS = {
 }
 # Other names of a command's options, and options that may be given by their place.
 ALIASES = {"demo": {"output_dir": "--out"}, "doctor": {"output_dir": "--out", "print_json": "--json"}}
-POSITIONALS = {"doctor": ("dataset",), "prepare": ("source_dir", "output_dir")}
+POSITIONALS = {"convert": ("source", "output"), "doctor": ("dataset",), "prepare": ("source_dir", "output_dir")}
 EPILOG = (
     "A table's option is written --table.option VALUE and overrides the --config file; none means not set. Words of a "
     "name may be joined by - or _; a BOOL without a value means true."

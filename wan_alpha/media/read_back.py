@@ -16,6 +16,7 @@ from wan_alpha.media.png_codec import decode_png
 from wan_alpha.media.probe import probe
 from wan_alpha.media.read import iter_frames, matte_from_rgb
 from wan_alpha.media.sprite_sheet import sheet_path
+from wan_alpha.media.stacked import luma
 from wan_alpha.media.verify import AlphaError, compare_alpha
 
 
@@ -63,11 +64,13 @@ def iter_stored_alpha(path, output_format: OutputFormat, size: tuple[int, int]) 
     elif output_format.alpha == "plane":
         for frame in iter_frames(path, "rgba", depth=output_format.depth):
             yield frame[:height, :width, 3]
-    else:
-        # The lower half begins below the padded upper one.
-        top = height + height % 2 if output_format.alpha == "below" else 0
+    elif output_format.alpha == "below":
+        top = height + height % 2  # below the upper half, which is padded to an even size
         for frame in iter_frames(path, "rgb24"):
-            yield matte_from_rgb(frame[top : top + height, :width])
+            yield luma(frame[top : top + height, :width])
+    else:
+        for frame in iter_frames(path, "rgb24"):
+            yield matte_from_rgb(frame[:height, :width])
 
 
 def _iter_archive(path: Path, depth: int) -> Iterator[np.ndarray]:

@@ -50,6 +50,15 @@ class StackedAlphaWriter(StreamWriter):
         write_player(self.path, self._size, self.premultiplied)
 
 
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """Alpha out of the lower half as the player takes it: BT.709's luma, (..., 3) uint8 -> (...) uint8.
+
+    The mean of the channels would also take the chroma that h264's halved planes carry over the seam.
+    """
+    weighted = rgb[..., 0] * np.float32(0.2126) + rgb[..., 1] * np.float32(0.7152) + rgb[..., 2] * np.float32(0.0722)
+    return np.rint(weighted).astype(np.uint8)
+
+
 def player_path(path):
     """The page that plays the stacked video at `path`."""
     return path.with_name(f"{path.stem}.player.html")

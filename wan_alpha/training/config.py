@@ -102,18 +102,22 @@ class TrainingSettings(Section):
         return self
 
 
-class Recipe(Section):
-    """Base of every command's recipe."""
+class Command(Section):
+    """Base of every command's recipe: nothing but its own options."""
 
     may_change_on_resume: ClassVar[frozenset[str]] = frozenset()
     """Dotted names that a continued run may change because they do not alter what is computed."""
 
-    output_dir: Path = Field(description="folder of everything the run writes")
-    seed: int = Field(0, ge=0, description="seed of all randomness")
-
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
         return self.model_dump(mode="json")
+
+
+class Recipe(Command):
+    """Base of the recipes of runs, which write a folder."""
+
+    output_dir: Path = Field(description="folder of everything the run writes")
+    seed: int = Field(0, ge=0, description="seed of all randomness")
 
 
 def section_class(field):
@@ -207,7 +211,7 @@ def load_recipe(recipe_class, config=None, overrides=None):
     """Build a checked recipe from a file and overrides.
 
     Args:
-        recipe_class: a subclass of :class:`Recipe`.
+        recipe_class: a subclass of :class:`Command`.
         config: path of a ``.toml`` or ``.json`` file, a preset's name, or None.
         overrides: dict of dotted name to value; text is parsed to the option's type.
 

@@ -5,9 +5,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from wan_alpha.training.config import Device, GridSize, NumFrames, Precision, Recipe, Section, TrainingSettings
+from wan_alpha.media.formats import FORMATS
+from wan_alpha.training.config import Command, Device, GridSize, NumFrames, Precision, Recipe, Section, TrainingSettings
 
 Background = Literal["random", "black", "blue", "green", "cyan", "red", "magenta", "yellow", "white", "grey"]
+FormatName = Literal[*FORMATS]
 WanSource = str | list[str | list[str]]
 ADAPTER_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
 
@@ -184,6 +186,34 @@ class PrepareRecipe(Recipe):
     workers: int = Field(1, ge=1, description="rows checked at a time")
 
 
+class ConvertRecipe(Command):
+    """Write one clip in another format, with its alpha read back, and a manifest beside it."""
+
+    source: Path = Field(description="video, animation, still or folder of frames")
+    output: Path = Field(description="file to write, or a folder (no suffix) for numbered PNGs; the suffix says which")
+    format: FormatName | None = Field(None, description="format by name; none = what the suffix says, .mp4 needs one")
+    matte: Path | None = Field(None, description="alpha video of a pair; none = alpha is in the source")
+    packing: Literal["none", "alpha_right", "alpha_left", "alpha_below", "alpha_above"] = Field(
+        "none", description="half of the source's picture that holds alpha, seen from the colour"
+    )
+    source_state: Literal["straight", "premultiplied", "auto"] = Field(
+        "straight", description="state of the source's colour; premultiplied is made straight, auto judges the frames"
+    )
+    matte_range: Literal["full", "limited", "auto"] = Field(
+        "auto", description="levels of a matte or packed half: 0-255, 16-235 (expanded), or judged from the frames"
+    )
+    premultiplied: bool = Field(False, description="store colour multiplied by alpha")
+    fps: float | None = Field(
+        None, gt=0, description="frames per second; other than the source's, frames are taken by time; none = its own"
+    )
+    start: int = Field(0, ge=0, description="first frame of the source, counted from 0")
+    num_frames: int | None = Field(None, ge=1, description="frames of the source; none = all that follow")
+    background: str = Field(
+        "checkerboard", description="of a preview: checkerboard, a colour (white, #rrggbb), or a picture or clip"
+    )
+    prompt: str | None = Field(None, description="for the manifest; none = what the source says of itself")
+
+
 class DemoRecipe(Recipe):
     """Train a tiny model in both stages on this machine and generate transparent clips, in minutes."""
 
@@ -350,6 +380,13 @@ class GenerateRecipe(Recipe):
     height: GridSize = Field(480, description="pixels, a multiple of 16")
     width: GridSize = Field(832, description="pixels, a multiple of 16")
     fps: float = Field(16.0, gt=0, description="frames per second of the videos")
+    formats: tuple[FormatName, ...] = Field(
+        ("png", "preview", "matte", "webm"), min_length=1, description="what each clip is written as; names as in convert"
+    )
+    premultiplied: bool = Field(False, description="store colour multiplied by alpha, in the formats that can be so")
+    background: str = Field(
+        "checkerboard", description="of the preview: checkerboard, a colour (white, #rrggbb), or a picture or clip"
+    )
     num_steps: int = Field(50, ge=1, description="sampling steps; 4 with a step-distillation LoRA")
     guidance: float = Field(5.0, ge=0, description="classifier-free guidance; 1 = off, half the work")
     shift: float = Field(5.0, gt=0, description="timestep shift of the sampling schedule")
@@ -373,4 +410,10 @@ class GenerateRecipe(Recipe):
             raise ValueError("give prompt or prompts_file, one of the two")
         if (self.mask is None) != (self.noise_shift == 0):
             raise ValueError("mask and noise_shift work together: give both (noise_shift = 0.05) or neither")
+        if twice := {name for name in self.formats if self.formats.count(name) > 1}:
+            raise ValueError(f"formats: {min(twice)} is named twice")
+        if "still" in self.formats and self.num_frames > 1:
+            raise ValueError(f"formats: still holds one frame, num_frames = {self.num_frames}; choose png")
+        if "preview" not in self.formats and not self.has_default("background"):
+            raise ValueError("background has no effect without preview among the formats; leave it out")
         return self
