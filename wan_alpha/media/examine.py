@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from wan_alpha.media.alpha_source import AlphaSource
-from wan_alpha.media.premultiplied import StateVerdict
+from wan_alpha.media.state_verdict import StateVerdict
 from wan_alpha.media.probe import MediaInfo
 
 

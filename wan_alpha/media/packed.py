@@ -2,8 +2,27 @@
 
 import numpy as np
 
+from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.media.raw_frames import matte_from_rgb
+
 # Where the matte lies, seen from the colour.
 PACKINGS = ("none", "alpha_right", "alpha_left", "alpha_below", "alpha_above")
+
+
+def unpacked_size(width: int, height: int, packing: str) -> tuple[int, int]:
+    """(width, height) of the picture in a packed frame.
+
+    Raises:
+        ConfigError: unknown packing, or "none".
+        DataError: the side that holds both is odd.
+    """
+    if packing not in PACKINGS[1:]:
+        raise ConfigError(f"packing = {packing!r} is not one of {', '.join(PACKINGS)}")
+    side_by_side = packing in ("alpha_right", "alpha_left")
+    if (width if side_by_side else height) % 2:
+        side, value = ("width", width) if side_by_side else ("height", height)
+        raise DataError(f"{width}x{height} cannot be halved: with packing {packing} the {side} is even, not {value}")
+    return (width // 2, height) if side_by_side else (width, height // 2)
 
 
 def unpack(frame: np.ndarray, packing: str) -> np.ndarray:
@@ -13,4 +32,18 @@ def unpack(frame: np.ndarray, packing: str) -> np.ndarray:
         ConfigError: unknown packing.
         DataError: the frame cannot be halved.
     """
-    raise NotImplementedError
+    width, height = unpacked_size(frame.shape[1], frame.shape[0], packing)
+    if packing in ("alpha_right", "alpha_left"):
+        halves = frame[:, :width], frame[:, width:]
+    else:
+        halves = frame[:height], frame[height:]
+    colour, matte = halves if packing in ("alpha_right", "alpha_below") else halves[::-1]
+    return join(colour, matte_from_rgb(matte))
+
+
+def join(colour: np.ndarray, matte: np.ndarray) -> np.ndarray:
+    """(H, W, 3) and (H, W) -> (H, W, 4) of the same type."""
+    frame = np.empty((*matte.shape, 4), colour.dtype)
+    frame[..., :3] = colour
+    frame[..., 3] = matte
+    return frame

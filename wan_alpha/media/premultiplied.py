@@ -1,54 +1,48 @@
-"""Premultiplied frames made straight, without fringes, and the verdict which of the two a clip is."""
-
-from dataclasses import dataclass
+"""Premultiplied frames made straight, without fringes, and the other way round."""
 
 import numpy as np
+
+from wan_alpha.media.bleed import TRUSTED, bleed_outwards
 
 SOURCE_STATES = ("straight", "premultiplied", "auto")
 
 
-@dataclass(frozen=True)
-class StateVerdict:
-    """Whether frames are straight or premultiplied, and why.
-
-    Attributes:
-        state: "straight", "premultiplied", or "unknown" where too little is semi-transparent to tell.
-        evidence: one sentence with the figures.
-        num_semi: semi-transparent pixels that were looked at.
-        share_above_alpha: part of them whose colour is brighter than their alpha, which premultiplied colour cannot be.
-    """
-
-    state: str
-    evidence: str
-    num_semi: int
-    share_above_alpha: float
+def premultiply(frame: np.ndarray) -> np.ndarray:
+    """Straight RGBA (..., 4) -> premultiplied RGBA of the same type: P = a*F, rounded. uint8 or uint16."""
+    top = np.iinfo(frame.dtype).max
+    wide = np.uint32 if top == 255 else np.uint64
+    result = frame.copy()
+    alpha = frame[..., 3:].astype(wide)
+    result[..., :3] = (frame[..., :3] * alpha + top // 2) // top
+    return result
 
 
 def unpremultiply(frame: np.ndarray) -> np.ndarray:
     """Premultiplied RGBA -> straight RGBA of the same type.
 
-    F is the colour nearest to that of the opaque surroundings which the stored value allows:
+    P = a*F (Porter & Duff 1984) was rounded to whole levels, so that little is known of F where a is small:
 
-        (P - 1/2) / a <= F <= (P + 1/2) / a,        P = a*F (Porter & Duff 1984), rounded to whole levels
+        (P - 1/2) / a <= F <= (P + 1/2) / a
 
-    Under zero alpha this is the surroundings' colour itself (bled outwards), so that no filter finds a dark fringe.
-    Premultiplying again gives P back.
+    Of these colours the one nearest to the surroundings' is taken, so that thin edges get no speckle. Under zero alpha it
+    is the surroundings' colour itself (bled outwards), so that no filter finds a dark fringe. Premultiplying again gives
+    P back, but for colour above alpha, which no premultiplied frame has.
 
     Args:
         frame: (H, W, 4) uint8 or uint16, premultiplied.
     """
-    raise NotImplementedError
-
-
-def premultiply(frame: np.ndarray) -> np.ndarray:
-    """Straight RGBA (..., 4) uint8 or uint16 -> premultiplied RGBA of the same type, rounded."""
-    raise NotImplementedError
-
-
-def judge_state(frames) -> StateVerdict:
-    """Tell straight from premultiplied frames.
-
-    Args:
-        frames: iterable of (H, W, 4) RGBA frames, uint8 or uint16, as stored.
-    """
-    raise NotImplementedError
+    top = np.iinfo(frame.dtype).max
+    alpha = frame[..., 3:].astype(np.float32)
+    stored = frame[..., :3].astype(np.float32)
+    divisor = np.maximum(alpha, 1.0)
+    colour = stored / divisor  # F in [0, 1]
+    faint = alpha[..., 0] < TRUSTED * top
+    if faint.any():
+        surroundings = bleed_outwards(stored / top, alpha / top)[faint]
+        low = np.maximum((stored[faint] - 0.5) / divisor[faint], 0.0)
+        high = np.where(alpha[faint] > 0, (stored[faint] + 0.5) / divisor[faint], 1.0)
+        low = np.where(alpha[faint] > 0, low, 0.0)
+        colour[faint] = np.clip(surroundings, np.minimum(low, 1.0), np.minimum(high, 1.0))
+    result = frame.copy()
+    result[..., :3] = np.rint(np.clip(colour, 0.0, 1.0) * top)
+    return result

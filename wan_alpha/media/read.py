@@ -1,16 +1,21 @@
 """Frames out of files. A frame number always means the n-th stored frame, whatever the frame rate does."""
 
-import subprocess
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
-from wan_alpha.errors import DataError
-from wan_alpha.media import ffmpeg, stills
+from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.media import stills
+from wan_alpha.media.decode import decode
+from wan_alpha.media.premultiplied import SOURCE_STATES, unpremultiply
 from wan_alpha.media.probe import MediaInfo, probe
+from wan_alpha.media.raw_frames import CHANNELS, matte_from_rgb
+from wan_alpha.media.state_verdict import StateVerdict, judge_state
 
-_CHANNELS = {"rgba": 4, "rgb24": 3}
+# Frames that a verdict on a file is made from.
+_JUDGED_FRAMES = 5
 
 
 def iter_frames(
@@ -24,39 +29,60 @@ def iter_frames(
 ) -> Iterator[np.ndarray]:
     """Yield frames one by one; nothing but the current one is held.
 
-    Frames before `start` are decoded and dropped rather than seeked over: the count is then exact for every codec and
-    for varying frame rates, which seeking by time is not. Decoding stops after the last wanted frame.
+    Decoding starts at the keyframe before `start` where the container allows it, and stops after the last wanted frame.
 
     Args:
         path: video, still, animation or folder of frames.
-        pix_fmt: "rgba", straight, alpha 255 where the file has none; or "rgb24", the straight colour alone.
+        pix_fmt: "rgba", straight, alpha 255 where the file has none; "rgb24", the straight colour alone; or "gray", the
+            picture as a matte: the mean of R, G and B, of a YUV video its luma; limited range (16..235) is expanded.
         start: first frame, counted from 0.
         num_frames: how many; None for all that follow.
         source_state: what the file holds: "straight", "premultiplied" (made straight, colour bled outwards under clear
-            pixels) or "auto" (judged from the file's own frames, see premultiplied.judge_state).
+            pixels) or "auto" (judged from the file's own frames, see find_state).
         depth: 8 for uint8; 16 for uint16, full scale 65535, which keeps 10, 12 and 16 bits.
 
     Yields:
-        (H, W, 4) or (H, W, 3), uint8 or uint16.
+        (H, W, 4), (H, W, 3) or (H, W), uint8 or uint16.
 
     Raises:
-        DataError: the file cannot be read, is damaged, or holds fewer frames than asked for. Codecs without checksums
-            (h264) can decode wrong bytes to a wrong picture that nothing shows.
+        ConfigError: an unknown pix_fmt, source_state or depth.
+        DataError: the file cannot be read, is damaged where it was read, or holds fewer frames than asked for. Codecs
+            without checksums (h264) can decode wrong bytes to a wrong picture that nothing shows.
     """
-    channels = _CHANNELS[pix_fmt]
     info = probe(path)
     _check_range(info, start, num_frames)
-    if info.is_image:
-        frames = (frame[..., :channels] for frame in stills.iter_rgba(path, start, num_frames))
+    stop = info.num_frames if num_frames is None else start + num_frames
+    yield from iter_indices(path, range(start, stop), pix_fmt, source_state=source_state, depth=depth)
+
+
+def iter_indices(
+    path, indices: Sequence[int], pix_fmt: str = "rgba", *, source_state: str = "straight", depth: int = 8
+) -> Iterator[np.ndarray]:
+    """Yield the frames of these ascending numbers; what lies between them is skipped by keyframes where that is cheaper.
+
+    Otherwise as iter_frames.
+    """
+    _check_options(pix_fmt, source_state, depth)
+    info = probe(path)
+    if not len(indices) or indices[0] < 0 or any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+        raise ConfigError(f"{path}: frame numbers must be ascending and at least one: {list(indices)[:8]}")
+    if indices[-1] >= info.num_frames:
+        raise DataError(f"{path}: frame {indices[-1]} was asked for, the file has {info.num_frames}")
+    is_premultiplied = source_state == "premultiplied" or (
+        source_state == "auto" and find_state(path).state == "premultiplied"
+    )
+    if is_premultiplied and info.has_alpha and pix_fmt != "gray":
+        channels = CHANNELS[pix_fmt]
+        frames = (unpremultiply(frame)[..., :channels] for frame in _iter_stored(info, indices, "rgba", depth))
     else:
-        frames = _iter_video(info, pix_fmt, channels, start, num_frames)
+        frames = _iter_stored(info, indices, pix_fmt, depth)
     delivered = 0
     for frame in frames:
         delivered += 1
         yield frame
-    if delivered == 0 or (num_frames is not None and delivered < num_frames):
-        wanted = f"{num_frames} frames" if num_frames is not None else "at least one frame"
-        raise DataError(f"{path}: {wanted} from frame {start} on were asked for, {delivered} could be decoded")
+    if delivered < len(indices):
+        wanted = f"{len(indices)} frames from frame {indices[0]} on"
+        raise DataError(f"{path}: {wanted} were asked for, {delivered} could be decoded")
 
 
 def read_rgba(
@@ -66,48 +92,61 @@ def read_rgba(
 
     Arguments and errors: iter_frames.
     """
-    return _collect(path, "rgba", start, num_frames)
+    return _collect(path, "rgba", start, num_frames, source_state, depth)
 
 
-def read_rgb(path, start: int = 0, num_frames: int | None = None) -> np.ndarray:
-    """Straight colour, (T, H, W, 3) uint8; an alpha plane is left out, not composited. Otherwise as iter_frames."""
-    return _collect(path, "rgb24", start, num_frames)
+def read_rgb(
+    path, start: int = 0, num_frames: int | None = None, *, source_state: str = "straight", depth: int = 8
+) -> np.ndarray:
+    """Straight colour, (T, H, W, 3); an alpha plane is left out, not composited. Otherwise as iter_frames."""
+    return _collect(path, "rgb24", start, num_frames, source_state, depth)
 
 
-def read_matte(path, start: int = 0, num_frames: int | None = None) -> np.ndarray:
-    """Alpha from a grey or RGB matte video, (T, H, W) uint8: the rounded mean of R, G and B, full range.
+def read_matte(path, start: int = 0, num_frames: int | None = None, *, depth: int = 8) -> np.ndarray:
+    """Alpha from a grey or RGB matte, (T, H, W) uint8 or uint16, full range. Otherwise as iter_frames with "gray"."""
+    return _collect(path, "gray", start, num_frames, "straight", depth)
 
-    Limited-range video (16..235) is expanded by ffmpeg's conversion to RGB. Arguments and errors: iter_frames.
-    """
+
+def find_state(path) -> StateVerdict:
+    """Whether a file with alpha is straight or premultiplied, by frames spread over it; see state_verdict.judge_state."""
     info = probe(path)
-    matte = np.empty((_expected(info, start, num_frames), info.height, info.width), np.uint8)
-    return _fill(matte, (matte_from_rgb(frame) for frame in iter_frames(path, "rgb24", start, num_frames)))
+    return _find_state(Path(path), info.num_frames, Path(path).stat().st_mtime_ns)
 
 
-def matte_from_rgb(rgb: np.ndarray) -> np.ndarray:
-    """Mean of the three channels, rounded: (..., 3) uint8 -> (...) uint8."""
-    return ((rgb.astype(np.uint16).sum(axis=-1) + 1) // 3).astype(np.uint8)
+@lru_cache(maxsize=4096)
+def _find_state(path: Path, num_frames: int, mtime_ns: int) -> StateVerdict:
+    wanted = sorted({round(place) for place in np.linspace(0, num_frames - 1, _JUDGED_FRAMES)})
+    return judge_state(iter_indices(path, wanted))
 
 
-def _collect(path, pix_fmt: str, start: int, num_frames: int | None) -> np.ndarray:
+def _iter_stored(info: MediaInfo, indices: Sequence[int], layout: str, depth: int) -> Iterator[np.ndarray]:
+    if not info.is_image:
+        yield from decode(info, layout, depth, indices)
+        return
+    channels = CHANNELS[layout]
+    for frame in stills.iter_rgba(info.path, indices, depth=depth):
+        yield matte_from_rgb(frame[..., :3]) if layout == "gray" else frame[..., :channels]
+
+
+def _collect(path, pix_fmt: str, start: int, num_frames: int | None, source_state: str, depth: int) -> np.ndarray:
     info = probe(path)
-    clip = np.empty((_expected(info, start, num_frames), info.height, info.width, _CHANNELS[pix_fmt]), np.uint8)
-    return _fill(clip, iter_frames(path, pix_fmt, start, num_frames))
-
-
-def _expected(info: MediaInfo, start: int, num_frames: int | None) -> int:
     _check_range(info, start, num_frames)
-    return info.num_frames - start if num_frames is None else num_frames
+    count = info.num_frames - start if num_frames is None else num_frames
+    shape = (info.height, info.width) if pix_fmt == "gray" else (info.height, info.width, CHANNELS[pix_fmt])
+    clip = np.empty((count, *shape), np.uint8 if depth == 8 else np.uint16)
+    frames = iter_frames(path, pix_fmt, start, num_frames, source_state=source_state, depth=depth)
+    for place, frame in enumerate(frames):
+        clip[place] = frame
+    return clip
 
 
-def _fill(clip: np.ndarray, frames: Iterator[np.ndarray]) -> np.ndarray:
-    filled = 0
-    for frame in frames:
-        if filled == len(clip):  # more frames decoded than packets counted
-            clip = np.concatenate([clip, np.empty_like(clip)])
-        clip[filled] = frame
-        filled += 1
-    return clip[:filled]
+def _check_options(pix_fmt: str, source_state: str, depth: int) -> None:
+    if pix_fmt not in CHANNELS:
+        raise ConfigError(f"pix_fmt = {pix_fmt!r} is not one of {', '.join(CHANNELS)}")
+    if source_state not in SOURCE_STATES:
+        raise ConfigError(f"source_state = {source_state!r} is not one of {', '.join(SOURCE_STATES)}")
+    if depth not in (8, 16):
+        raise ConfigError(f"depth = {depth} is not 8 or 16 bits")
 
 
 def _check_range(info: MediaInfo, start: int, num_frames: int | None) -> None:
@@ -116,32 +155,3 @@ def _check_range(info: MediaInfo, start: int, num_frames: int | None) -> None:
     if start + (num_frames or 1) > info.num_frames:
         last = start + (num_frames or 1) - 1
         raise DataError(f"{info.path}: frames {start} to {last} were asked for, the file has {info.num_frames}")
-
-
-def _iter_video(
-    info: MediaInfo, pix_fmt: str, channels: int, start: int, num_frames: int | None
-) -> Iterator[np.ndarray]:
-    filters = f"trim=start_frame={start},scale={info.width}:{info.height}:flags=bicubic+accurate_rnd+full_chroma_int"
-    command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-xerror", "-threads", "2"]
-    command += [*ffmpeg.input_arguments(info.path, info.decoder), "-map", "0:V:0", "-vf", filters]
-    command += ["-fps_mode", "passthrough"] + ([] if num_frames is None else ["-frames:v", str(num_frames)])
-    command += ["-f", "rawvideo", "-pix_fmt", pix_fmt, "pipe:1"]
-    shape = (info.height, info.width, channels)
-    size = info.height * info.width * channels
-    # A file for the log: a pipe that nobody reads could fill up and stop ffmpeg.
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
-        try:
-            while len(data := process.stdout.read(size)) == size:
-                yield np.frombuffer(data, np.uint8).reshape(shape)
-            process.wait()
-        finally:
-            process.kill()
-            process.stdout.close()
-            process.wait()
-        log.seek(0)
-        text = log.read().decode(errors="replace")
-    if damage := ffmpeg.find_damage(text):
-        raise DataError(f"{info.path}: the file is cut short or damaged ({damage})")
-    if process.returncode != 0 or data:
-        raise DataError(f"{info.path}: decoding failed:\n{ffmpeg.last_lines(text)}")

@@ -1,17 +1,27 @@
 """Stills, animations (GIF, APNG, WebP, TIFF pages) and folders of frames, read by Pillow."""
 
+import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wan_alpha.errors import DataError
+from wan_alpha.media import wide_stills
+from wan_alpha.media.animation_times import frame_durations
+from wan_alpha.media.pixel_depth import narrow, widen
 
 IMAGE_SUFFIXES = frozenset({".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"})
 _READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+# Tags of EXIF and TIFF.
+_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258
+_FILES_AHEAD = min(4, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,7 @@ class ImageHeader:
     num_frames: int
     mode: str
     has_alpha: bool
+    bit_depth: int = 8
 
 
 def is_image_path(path) -> bool:
@@ -53,31 +64,30 @@ def read_header(path) -> ImageHeader:
     if path.is_dir():
         files = list_frames(path)
         first = read_header(files[0])
-        return ImageHeader("frames", first.width, first.height, 0.0, len(files), first.mode, first.has_alpha)
+        return replace(first, format="frames", fps=0.0, num_frames=len(files))
     with _opened(path) as image:
-        num_frames = getattr(image, "n_frames", 1)
-        milliseconds = image.info.get("duration", 0) if num_frames > 1 else 0
+        num_frames, bit_depth = getattr(image, "n_frames", 1), _bit_depth(image)
         has_alpha = "A" in image.getbands() or "transparency" in image.info
         header_format, mode = (image.format or "image").lower(), image.mode
         frame = _to_rgba(image, path)
-    fps = round(1000.0 / milliseconds, 3) if milliseconds else 0.0
-    return ImageHeader(header_format, frame.shape[1], frame.shape[0], fps, num_frames, mode, has_alpha)
+    fps = _frame_rate(path, num_frames)
+    return ImageHeader(header_format, frame.shape[1], frame.shape[0], fps, num_frames, mode, has_alpha, bit_depth)
 
 
-def iter_rgba(path, start: int = 0, num_frames: int | None = None) -> Iterator[np.ndarray]:
-    """Yield straight RGBA frames, (H, W, 4) uint8, from `start`, at most `num_frames` of them.
+def iter_rgba(path, indices: Sequence[int], *, depth: int = 8) -> Iterator[np.ndarray]:
+    """Yield the straight RGBA frames of these ascending numbers, (H, W, 4) uint8, or uint16 with depth 16.
 
     Raises:
         DataError: a frame cannot be read, or its size differs from the first one's.
     """
     path = Path(path)
-    stop = None if num_frames is None else start + num_frames
     if path.is_dir():
-        frames = (next(iter_rgba(file, 0, 1)) for file in list_frames(path)[start:stop])
+        files = list_frames(path)
+        frames = _ahead(lambda index: _read_still(files[index], depth), indices)
     else:
-        frames = _iter_animation(path, start, stop)
+        frames = _iter_animation(path, indices, depth)
     size = None
-    for index, frame in enumerate(frames, start):
+    for index, frame in zip(indices, frames, strict=False):
         size = size or frame.shape
         if frame.shape != size:
             raise DataError(
@@ -86,15 +96,74 @@ def iter_rgba(path, start: int = 0, num_frames: int | None = None) -> Iterator[n
         yield frame
 
 
-def _iter_animation(path: Path, start: int, stop: int | None) -> Iterator[np.ndarray]:
+def _ahead(read: Callable[[int], np.ndarray], indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Results of read(index) in order, a few files ahead: decoding leaves Python to other threads meanwhile."""
+    if len(indices) == 1:
+        yield read(indices[0])
+        return
+    with ThreadPoolExecutor(_FILES_AHEAD) as pool:
+        waiting = deque()
+        try:
+            for index in indices:
+                waiting.append(pool.submit(read, index))
+                if len(waiting) > _FILES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _read_still(path: Path, depth: int) -> np.ndarray:
+    return next(_iter_animation(path, [0], depth))
+
+
+def _iter_animation(path: Path, indices: Sequence[int], depth: int) -> Iterator[np.ndarray]:
     with _opened(path) as image:
-        total = getattr(image, "n_frames", 1)
-        for index in range(start, total if stop is None else min(stop, total)):
+        is_wide = getattr(image, "n_frames", 1) == 1 and _bit_depth(image) > 8
+        if is_wide and not image.mode.startswith("I"):  # of several such channels Pillow gives the upper 8 bits
+            orientation = image.getexif().get(_ORIENTATION, 1)
+            frame = _upright(wide_stills.read_rgba64(path, image.width, image.height, image.format), orientation)
+            yield frame if depth == 16 else narrow(frame)
+            return
+        for index in indices:
             try:
                 image.seek(index)
             except _READ_ERRORS as error:
                 raise DataError(f"{path}: frame {index} cannot be read ({error})") from error
-            yield _to_rgba(image, path)
+            frame = _to_rgba(image, path, depth)
+            yield frame if depth == 8 or frame.dtype == np.uint16 else widen(frame)
+
+
+def _bit_depth(image: Image.Image) -> int:
+    """Bits of a stored channel; Pillow's mode does not tell."""
+    if image.format == "PNG" and image.fp is not None:
+        place = image.fp.tell()
+        image.fp.seek(24)  # in IHDR, after signature, length, name, width and height
+        depth = image.fp.read(1)[0]
+        image.fp.seek(place)
+        return max(depth, 8)
+    if image.format == "TIFF":
+        return max(8, *image.tag_v2.get(_BITS_PER_SAMPLE, (8,)))
+    return 8
+
+
+def _upright(frame: np.ndarray, orientation: int) -> np.ndarray:
+    """What EXIF's orientation asks for, as ImageOps.exif_transpose does it."""
+    if orientation in (5, 6, 7, 8):
+        frame = frame.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        frame = frame[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        frame = frame[::-1]
+    return np.ascontiguousarray(frame)
+
+
+def _frame_rate(path: Path, num_frames: int) -> float:
+    """Mean frames per second of an animation, 0 where it names no times."""
+    durations = frame_durations(path) if num_frames > 1 else []
+    return round(len(durations) / sum(durations), 3) if durations else 0.0
 
 
 def _opened(path: Path) -> Image.Image:
@@ -108,10 +177,10 @@ def _opened(path: Path) -> Image.Image:
         raise DataError(f"{path}: not a readable image ({error})") from error
 
 
-def _to_rgba(image: Image.Image, path: Path) -> np.ndarray:
+def _to_rgba(image: Image.Image, path: Path, depth: int = 8) -> np.ndarray:
     try:
         if image.mode.startswith("I"):
-            return _from_16_bit_grey(np.asarray(image), path)
+            return _from_16_bit_grey(np.asarray(ImageOps.exif_transpose(image)), path, depth)
         if image.mode == "F":
             raise DataError(f"{path}: floating-point pixels have no fixed white; convert the image to 8 or 16 bits")
         upright = ImageOps.exif_transpose(image) if getattr(image, "n_frames", 1) == 1 else image
@@ -122,9 +191,9 @@ def _to_rgba(image: Image.Image, path: Path) -> np.ndarray:
         raise DataError(f"{path}: the image is cut short or damaged ({error})") from error
 
 
-def _from_16_bit_grey(values: np.ndarray, path: Path) -> np.ndarray:
+def _from_16_bit_grey(values: np.ndarray, path: Path, depth: int) -> np.ndarray:
     if values.min() < 0 or values.max() > 65535:
         raise DataError(f"{path}: pixel values up to {values.max()}; 8 or 16 bits per channel can be read")
-    # Pillow would clip at 255; 65535 / 257 = 255 keeps the scale.
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=-1)
+    # Pillow would clip at 255.
+    grey = values.astype(np.uint16) if depth == 16 else narrow(values)
+    return np.stack([grey, grey, grey, np.full_like(grey, np.iinfo(grey.dtype).max)], axis=-1)

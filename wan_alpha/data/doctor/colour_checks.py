@@ -6,7 +6,7 @@ import numpy as np
 
 from wan_alpha.data.doctor.evidence import Evidence
 from wan_alpha.data.doctor.findings import Finding
-from wan_alpha.media.premultiplied import judge_state
+from wan_alpha.media.state_verdict import judge_state
 
 # Semi-transparent pixels that are looked at, and how far away the opaque colour beside them may be.
 _MOST_PIXELS, _REACH = 20_000, 8
