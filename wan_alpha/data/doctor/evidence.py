@@ -12,7 +12,7 @@ from PIL import Image
 from wan_alpha.data.manifest import Row
 from wan_alpha.errors import DataError
 from wan_alpha.media.probe import MediaInfo
-from wan_alpha.media.read import iter_frames, matte_from_rgb
+from wan_alpha.media.read import iter_frames
 
 NUM_SAMPLES = 5
 # Small maps: at most this many pixels per side, of at most this many frames.
@@ -112,11 +112,8 @@ def _iter_parts(evidence: Evidence) -> Iterator[tuple[np.ndarray | None, np.ndar
             yield np.ascontiguousarray(frame[..., :3]), np.ascontiguousarray(frame[..., 3])
         return
     colours = iter_frames(row.foreground, "rgb24", 0, only_first)
-    mattes = iter_frames(row.matte, "rgb24", 0, only_first)
-    for index, (rgb, matte) in enumerate(zip_longest(colours, mattes)):
-        if index == 0:
-            evidence.matte_spread = float(np.ptp(matte, axis=-1).mean())
-        yield rgb, None if matte is None else matte_from_rgb(matte)
+    evidence.matte_spread = float(np.ptp(next(iter_frames(row.matte, "rgb24", 0, 1)), axis=-1).mean())
+    yield from zip_longest(colours, iter_frames(row.matte, "gray", 0, only_first))
 
 
 def fingerprint(samples: list[np.ndarray]) -> np.ndarray:

@@ -25,7 +25,7 @@ from wan_alpha.data.parallel import map_rows
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.media.premultiplied import unpremultiply
 from wan_alpha.media.probe import probe
-from wan_alpha.media.read import iter_frames, matte_from_rgb
+from wan_alpha.media.read import iter_frames
 
 # What --fix can do, and how it is told.
 REPAIRS = {
@@ -146,9 +146,10 @@ def _frames(row: Row, repairs: dict[str, Finding]) -> Iterator[np.ndarray]:
     offset = int(repairs["time_offset"].figures["frames"]) if "time_offset" in repairs else 0
     starts = max(offset, 0), max(-offset, 0)
     length = min(probe(file).num_frames - start for file, start in zip(row.files, starts, strict=True))
-    streams = (iter_frames(file, "rgb24", start, length) for file, start in zip(row.files, starts, strict=True))
-    for rgb, matte in zip(*streams, strict=True):
-        yield np.dstack([rgb, matte_from_rgb(matte)])
+    colours = iter_frames(row.foreground, "rgb24", starts[0], length)
+    mattes = iter_frames(row.matte, "gray", starts[1], length)
+    for rgb, matte in zip(colours, mattes, strict=True):
+        yield np.dstack([rgb, matte])
 
 
 def _repaired(frame: np.ndarray, repairs: dict[str, Finding]) -> np.ndarray:
