@@ -7,21 +7,23 @@ import numpy as np
 
 from wan_alpha.data.manifest import Row
 from wan_alpha.errors import DataError
-from wan_alpha.media.probe import probe
-from wan_alpha.media.read import iter_frames, matte_from_rgb
-
-# Mean spread of R, G and B above which a "matte" is a colour picture; chroma noise of lossy codecs stays far below.
-_MATTE_SPREAD = 8.0
+from wan_alpha.media.alpha_source import AlphaSource, describe_source, iter_source_indices, read_source
+from wan_alpha.media.timeline import Timeline
 
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """Size and length of a row's clip; a "static" row has one frame. `fps` is 0 where the file names none."""
+    """Size and length of a row's clip; a "static" row has one frame. `fps` is 0 where the file names none.
+
+    `timeline`: when its frames are shown; None for images. `is_variable_rate`: they are not evenly spaced.
+    """
 
     width: int
     height: int
     num_frames: int
     fps: float
+    is_variable_rate: bool = False
+    timeline: Timeline | None = None
 
 
 def describe_clip(row: Row) -> ClipInfo:
@@ -30,83 +32,44 @@ def describe_clip(row: Row) -> ClipInfo:
     Raises:
         DataError: a file cannot be read, the two differ in size or length, or no alpha is there.
     """
-    colour = probe(row.foreground)
-    if row.matte is None:
-        if not colour.has_alpha:
-            raise DataError(
-                f"{row.foreground}: no alpha plane ({colour.codec}, {colour.pix_fmt}) and no matte is named"
-            )
-    else:
-        matte = probe(row.matte)
-        if (colour.width, colour.height) != (matte.width, matte.height):
-            sizes = f"{colour.width}x{colour.height}, its matte {row.matte.name} {matte.width}x{matte.height}"
-            raise DataError(f"{row.foreground}: sizes differ: {sizes}")
-        if colour.num_frames != matte.num_frames and row.kind != "static":
-            counts = f"{colour.num_frames}, its matte {row.matte.name} {matte.num_frames}"
-            raise DataError(f"{row.foreground}: frame counts differ: {counts}")
-    return ClipInfo(colour.width, colour.height, 1 if row.kind == "static" else colour.num_frames, colour.fps)
+    is_static = row.kind == "static"
+    info = describe_source(alpha_source(row), compare_lengths=not is_static)
+    num_frames = 1 if is_static else info.num_frames
+    return ClipInfo(info.width, info.height, num_frames, info.fps, info.is_variable_rate, info.timeline)
 
 
-def iter_clip(row: Row, start: int = 0, num_frames: int | None = None) -> Iterator[np.ndarray]:
-    """Yield straight RGBA frames, (H, W, 4) uint8, one at a time.
+def alpha_source(row: Row) -> AlphaSource:
+    """Where a row's colour and alpha are."""
+    return AlphaSource(row.foreground, row.matte, row.packing, row.source_state, row.matte_range)
+
+
+def iter_clip(row: Row, start: int = 0, num_frames: int | None = None, *, depth: int = 8) -> Iterator[np.ndarray]:
+    """Yield straight RGBA frames, (H, W, 4) uint8 (uint16 with depth 16), one at a time.
 
     Raises:
         DataError: as describe_clip; or decoding fails, one stream ends early, or the matte is a colour picture.
     """
-    info = describe_clip(row)
-    if row.kind == "static":
-        num_frames = 1
-    if row.matte is None:
-        yield from iter_frames(row.foreground, "rgba", start, num_frames)
-        return
-    colours = iter_frames(row.foreground, "rgb24", start, num_frames)
-    mattes = iter_frames(row.matte, "rgb24", start, num_frames)
-    first = True
-    for colour in colours:
-        matte = next(mattes, None)
-        if matte is None:
-            raise DataError(f"{row.matte}: ends before {row.foreground.name} does")
-        if first:
-            _check_grey(row, matte)
-            first = False
-        frame = np.empty((info.height, info.width, 4), np.uint8)
-        frame[..., :3] = colour
-        frame[..., 3] = matte_from_rgb(matte)
-        yield frame
-    if next(mattes, None) is not None:
-        raise DataError(f"{row.foreground}: ends before {row.matte.name} does")
+    yield from iter_source_indices(alpha_source(row), _range_of(row, start, num_frames), depth=depth)
 
 
-def read_clip(row: Row, start: int = 0, num_frames: int | None = None) -> np.ndarray:
-    """The same frames as one array, (T, H, W, 4) uint8 straight RGBA. Errors as iter_clip."""
+def read_clip(row: Row, start: int = 0, num_frames: int | None = None, *, depth: int = 8) -> np.ndarray:
+    """The same frames as one array, (T, H, W, 4) straight RGBA. Errors as iter_clip."""
+    return read_frames(row, _range_of(row, start, num_frames), depth=depth)
+
+
+def read_frames(row: Row, indices: Sequence[int], *, depth: int = 8) -> np.ndarray:
+    """The frames of these ascending numbers, (len(indices), H, W, 4) straight RGBA; none between them is held.
+
+    Raises:
+        DataError: as iter_clip.
+    """
+    return read_source(alpha_source(row), indices, depth=depth)
+
+
+def _range_of(row: Row, start: int, num_frames: int | None) -> range:
     info = describe_clip(row)
     expected = info.num_frames - start if num_frames is None else num_frames
     if start < 0 or expected < 1 or start + expected > info.num_frames:
         last = start + expected - 1
         raise DataError(f"{row.foreground}: frames {start} to {last} were asked for, the clip has {info.num_frames}")
-    return read_frames(row, range(start, start + expected))
-
-
-def read_frames(row: Row, indices: Sequence[int]) -> np.ndarray:
-    """The frames of these ascending numbers, (len(indices), H, W, 4) uint8 straight RGBA; none between them is held.
-
-    Raises:
-        DataError: as iter_clip.
-    """
-    info = describe_clip(row)
-    clip = np.empty((len(indices), info.height, info.width, 4), np.uint8)
-    places = {index: place for place, index in enumerate(indices)}
-    first, last = indices[0], indices[-1]
-    for index, frame in enumerate(iter_clip(row, first, last - first + 1), first):
-        if index in places:
-            clip[places[index]] = frame
-    return clip
-
-
-def _check_grey(row: Row, matte: np.ndarray) -> None:
-    spread = float((matte.max(axis=-1) - matte.min(axis=-1)).mean())
-    if spread > _MATTE_SPREAD:
-        raise DataError(
-            f"{row.matte}: a matte is grey, this is a colour picture (R, G and B differ by {spread:.0f} of 255 on "
-            "average); are colour and matte swapped?"
-        )
+    return range(start, start + expected)

@@ -1,7 +1,8 @@
 """The list of a dataset's clips: metadata.csv or .jsonl.
 
 Columns: `video_fgr` and `video_pha` (colour and matte; an empty `video_pha` means one RGBA file), or `video` (one RGBA
-file, or `X_rgb.*` whose `X_alpha.*` lies beside it); `prompt`; `type`, "static" for stills. Others are ignored.
+file, or `X_rgb.*` whose `X_alpha.*` lies beside it); `prompt`; `type`, "static" for stills. Optional: `packing`,
+`source_state` and `matte_range`, how the files are read (media.alpha_source). Others are ignored.
 """
 
 import csv
@@ -14,9 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan_alpha.errors import DataError
+from wan_alpha.media.packed import PACKINGS
+from wan_alpha.media.premultiplied import SOURCE_STATES
 
 COLUMNS = ("video_fgr", "video_pha", "prompt", "type", "num_frames", "width", "height", "fps")
 KINDS = ("video", "static")
+# Columns that say how a row's files are read -> their values, the first where a cell is empty.
+READING_COLUMNS = {
+    "packing": PACKINGS,
+    "source_state": SOURCE_STATES,
+    "matte_range": ("auto", "full", "limited"),
+}
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
@@ -31,6 +40,7 @@ class Row:
         matte: the alpha video; None when `foreground` carries alpha itself.
         prompt: caption, "" where there is none.
         kind: "video", or "static" for a still that becomes a clip by a pan.
+        packing, source_state, matte_range: how the files are read; see media.alpha_source.AlphaSource.
     """
 
     index: int
@@ -38,6 +48,9 @@ class Row:
     matte: Path | None = None
     prompt: str = ""
     kind: str = "video"
+    packing: str = "none"
+    source_state: str = "straight"
+    matte_range: str = "auto"
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -134,14 +147,18 @@ def parse_row(index: int, record: dict, base_path="") -> Row:
     kind = _text(record, "type").lower() or "video"
     if kind not in KINDS:
         raise DataError(f"type {kind!r} is not one of {', '.join(KINDS)}")
+    reading = {column: _choice(record, column, known) for column, known in READING_COLUMNS.items()}
     foreground = _text(record, "video_fgr")
     if foreground:
         matte = _text(record, "video_pha")
+        if matte and reading["packing"] != "none":
+            raise DataError(f"alpha is either in video_pha or packed ({reading['packing']}), not both")
         matte_path = _inside(base_path, matte) if matte else None
-        return Row(index, _inside(base_path, foreground), matte_path, prompt, kind)
+        return Row(index, _inside(base_path, foreground), matte_path, prompt, kind, **reading)
     if video := _text(record, "video"):
         file = _inside(base_path, video)
-        return Row(index, file, find_matte_beside(file), prompt, kind)
+        matte_path = find_matte_beside(file) if reading["packing"] == "none" else None
+        return Row(index, file, matte_path, prompt, kind, **reading)
     if _text(record, "video_pha"):
         raise DataError("video_pha names a matte, but video_fgr is empty")
     raise DataError(
@@ -251,6 +268,13 @@ def _text(record: dict, column: str) -> str:
     value = record.get(column)
     # pandas turns an empty cell into NaN, the one value that differs from itself.
     return "" if value is None or value != value else str(value).strip()
+
+
+def _choice(record: dict, column: str, known: tuple[str, ...]) -> str:
+    value = _text(record, column).lower() or known[0]
+    if value not in known:
+        raise DataError(f"{column} {value!r} is not one of {', '.join(known)}")
+    return value
 
 
 def _require_file(file: Path) -> None:

@@ -32,13 +32,18 @@ def unpack(frame: np.ndarray, packing: str) -> np.ndarray:
         ConfigError: unknown packing.
         DataError: the frame cannot be halved.
     """
+    colour, matte = split(frame, packing)
+    return join(colour, matte_from_rgb(matte))
+
+
+def split(frame: np.ndarray, packing: str) -> tuple[np.ndarray, np.ndarray]:
+    """The colour half and the matte half of a packed frame, both (H, W, 3). Errors as unpack."""
     width, height = unpacked_size(frame.shape[1], frame.shape[0], packing)
     if packing in ("alpha_right", "alpha_left"):
         halves = frame[:, :width], frame[:, width:]
     else:
         halves = frame[:height], frame[height:]
-    colour, matte = halves if packing in ("alpha_right", "alpha_below") else halves[::-1]
-    return join(colour, matte_from_rgb(matte))
+    return halves if packing in ("alpha_right", "alpha_below") else halves[::-1]
 
 
 def join(colour: np.ndarray, matte: np.ndarray) -> np.ndarray:
