@@ -48,6 +48,14 @@ def test_frames_for_files_are_rounded(dtype):
     assert frames.tolist() == [[[[0, 128, 255, 127]]]]
 
 
+def test_frames_of_sixteen_bits_are_those_of_eight_seen_closer():
+    levels = torch.arange(256, dtype=torch.float32).view(1, 1, 1, 16, 16)
+    rgb, alpha = ranges.unit_to_model(levels / 255).expand(1, 3, 1, 16, 16), levels / 255
+    wide = ranges.rgba_frames(rgb, alpha, depth=16)
+    assert wide.dtype == "uint16" and (wide == ranges.rgba_frames(rgb, alpha).astype("uint16") * 257).all()
+    assert ranges.rgba_frames(rgb, alpha / 255, depth=16)[..., 3].max() == 257
+
+
 def test_premultiplied_round_trip_and_clear_pixels():
     rgb, alpha = torch.rand(1, 3, 2, 8, 8), torch.rand(1, 1, 2, 8, 8) * 0.9 + 0.1
     alpha[..., 0, :] = 0

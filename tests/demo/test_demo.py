@@ -59,6 +59,6 @@ def test_stage2_and_clip_bars():
     assert not stage2_figures({"loss": 1.0}, {"loss": 1.0})[0].passed
 
     def clip(clear):
-        return GeneratedClip("a star", 0, None, Coverage(clear, 0.1, 0.9 - clear), 50.0)
+        return GeneratedClip("a star", 0, None, Coverage(clear, 0.1, 0.9 - clear), ())
 
     assert [figure.passed for figure in clip_figures([clip(0.0), clip(0.6), clip(1.0)])] == [False, True, False]

@@ -14,11 +14,13 @@ from wan_alpha.alpha.ranges import rgba_frames
 from wan_alpha.errors import ConfigError
 from wan_alpha.inference.generate import clip_folder, generate, read_prompts
 from wan_alpha.media import read as media_read
+from wan_alpha.media.embedded import read_texts
 from wan_alpha.models.adapters import add_adapter, save_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import load_wan
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import GenerateRecipe
+from wan_alpha.weights.io import file_sha256
 
 SIZE = {"num_frames": 9, "height": 32, "width": 48}
 
@@ -65,7 +67,37 @@ def test_a_clip_is_written_in_every_form(make_recipe):
     shares = clip.coverage
     assert shares.clear + shares.semi_transparent + shares.opaque == pytest.approx(1)
     assert shares.opaque == pytest.approx((frames[..., 3] >= 251).mean(), abs=1e-6)
-    assert clip.webm_alpha_psnr > 25
+    errors = {one.output_format.name: one.alpha_error for one in clip.outputs}
+    assert errors["png"].max_error == 0 and errors["webm"].psnr > 25 and errors["preview"] is None
+
+
+def test_formats_are_chosen_and_described(make_recipe, reference_dir):
+    recipe = make_recipe(formats="png16,webp,prores,preview", guidance=1.0, num_steps=1, background="#00ff00")
+    (clip,) = generate(recipe, progress=False)
+    names = {"frames16", "video.webp", "video.mov", "preview.mp4", "settings.json"}
+    assert {path.name for path in clip.folder.iterdir()} == names
+    settings = json.loads((clip.folder / "settings.json").read_text())
+    assert settings["models"]["rgba_weights"]["sha256"] == file_sha256(reference_dir / "rgba_vae_checkpoint.bin")
+    assert {"dit", "text_encoder", "base_vae"} <= {part.split(".")[0] for part in settings["models"]}
+    assert [one["format"] for one in settings["outputs"]] == list(recipe.formats)
+    assert all(one["width"] == 48 and one["num_frames"] == 9 and len(one["sha256"]) == 64 for one in settings["outputs"])
+    for name in ("frames16", "video.webp"):
+        texts = read_texts(clip.folder / name)
+        assert texts["prompt"] == recipe.prompt and json.loads(texts["settings"])["seed"] == 4
+    wide = media_read.read_rgba(clip.folder / "frames16", depth=16)
+    assert wide.dtype == np.uint16 and (wide % 257).any()  # more than eight bits
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"background": "plaid"}, "neither checkerboard"), ({"formats": "gif", "premultiplied": True}, "no effect")],
+)
+def test_what_writing_would_refuse_is_refused_first(make_recipe, options, message, monkeypatch):
+    monkeypatch.setattr("wan_alpha.models.wan.load_wan", None)
+    if "background" in options:
+        options |= {"formats": "preview"}
+    with pytest.raises(ConfigError, match=message):
+        generate(make_recipe(**options), progress=False)
 
 
 def test_settings_make_the_same_clip_again(make_recipe, tmp_path):

@@ -54,15 +54,20 @@ def model_to_alpha(video: Tensor) -> Tensor:
     return model_to_unit(video.clamp(-1, 1).mean(dim=1, keepdim=True))
 
 
-def rgba_frames(rgb: Tensor, alpha: Tensor) -> np.ndarray:
+def rgba_frames(rgb: Tensor, alpha: Tensor, depth: int = 8) -> np.ndarray:
     """One clip as frames for files.
 
     Args:
         rgb: straight, (1, 3, T, H, W) in [-1, 1]; alpha: (1, 1, T, H, W) in [0, 1].
+        depth: bits of a channel, 8 or 16.
 
     Returns:
-        (T, H, W, 4) uint8 straight RGBA, clamped and rounded to the nearest level.
+        (T, H, W, 4) uint8 or uint16 straight RGBA, clamped and rounded to the nearest level.
     """
+    if depth == 16:
+        unit = torch.cat([model_to_unit(rgb.float()), alpha.float()], dim=1).clamp(0, 1)
+        levels = (unit.cpu().double() * 65535).round().to(torch.int32)
+        return levels[0].permute(1, 2, 3, 0).numpy().astype(np.uint16)
     levels = torch.cat([model_to_uint8(rgb), unit_to_uint8(alpha)], dim=1)
     return levels[0].permute(1, 2, 3, 0).contiguous().cpu().numpy()
 

@@ -2,11 +2,13 @@
 
 <output_dir>/
 └── 000_a_red_ball/
-    ├── frames/00000.png ...   straight RGBA
-    ├── preview.mp4            over a checkerboard
-    ├── alpha.mp4              the matte
-    ├── video.webm             transparent, for browsers
-    └── settings.json          everything needed to make it again
+    ├── frames/00000.png ...   straight RGBA                   format png
+    ├── preview.mp4            over a checkerboard             format preview
+    ├── alpha.mp4              the matte                       format matte
+    ├── video.webm             transparent, for browsers       format webm
+    ├── ...                    what else `formats` names (media/formats.py)
+    └── settings.json          the manifest: what was written, how far its alpha is off, and everything needed to make
+                               it again
 """
 
 import gc
@@ -17,7 +19,11 @@ from pathlib import Path
 
 import torch
 
+from wan_alpha.data.digests import Digests
 from wan_alpha.errors import ConfigError
+from wan_alpha.media.backgrounds import parse_background
+from wan_alpha.media.formats import find_format
+from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, output_sha256
 from wan_alpha.metrics.coverage import Coverage
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.weights.io import read_metadata
@@ -30,14 +36,14 @@ class GeneratedClip:
     Attributes:
         prompt, seed: what it was made from; folder: where it is.
         coverage: shares of clear, semi-transparent and opaque pixels.
-        webm_alpha_psnr: of the alpha read back from video.webm, dB.
+        outputs: what was written, each with the error of its alpha as read back.
     """
 
     prompt: str
     seed: int
     folder: Path
     coverage: Coverage
-    webm_alpha_psnr: float
+    outputs: tuple[WrittenOutput, ...]
 
 
 def generate(recipe, progress=True):
@@ -62,6 +68,7 @@ def generate(recipe, progress=True):
     from wan_alpha.models.wan import choose_device, choose_dtype
 
     prompts = read_prompts(recipe)
+    check_formats(recipe)
     device = choose_device(recipe.device)
     dtype = choose_dtype(device, recipe.precision)
     grid = (
@@ -93,6 +100,17 @@ def read_prompts(recipe):
     if not prompts:
         raise ConfigError(f"{source}: expected a prompt, found none")
     return prompts
+
+
+def check_formats(recipe):
+    """Refuse before the models are loaded what writing would refuse at the end.
+
+    Raises:
+        ConfigError: a background that is none, a format that this ffmpeg cannot write, or options without effect.
+    """
+    parse_background(recipe.background)
+    targets = [(Path(recipe.output_dir) / one.clip_name, one) for one in map(find_format, recipe.formats)]
+    ClipOutputs(targets, recipe.fps, premultiplied=recipe.premultiplied)
 
 
 def clip_folder(output_dir, index, prompt):
@@ -144,7 +162,7 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
 
 
 def _decode(recipe, prompts, latents, device, dtype, progress):
-    from wan_alpha.inference.clip_files import write_clip
+    from wan_alpha.inference.clip_files import hash_models, write_clip
     from wan_alpha.models.rgba_vae import RGBAlphaVAE
     from wan_alpha.models.tiling import Tiling
 
@@ -152,41 +170,51 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
     vae = RGBAlphaVAE.from_pretrained(model.base_vae, model.rgba_weights, model.decoder_lora, dtype, device)
     if recipe.tiled:
         vae.tiling = Tiling()
-    clips = []
+    digests = Digests(recipe.output_dir)
+    models, clips = hash_models(model, digests), []
+    Path(recipe.output_dir).mkdir(parents=True, exist_ok=True)
+    digests.save()
     with StepProgress("decoding", recipe.num_frames * len(prompts), enabled=progress, unit="frames") as bar:
         for index, (prompt, sampled) in enumerate(zip(prompts, latents, strict=True)):
             folder = clip_folder(recipe.output_dir, index, prompt)
             folder.mkdir(parents=True, exist_ok=True)
             chunks = vae.iterate_decode(sampled.to(device), recipe.chunk_size or sampled.shape[2])
             before = index * recipe.num_frames
-            written = write_clip(chunks, folder, recipe.fps, lambda done, before=before: bar.update(before + done))
-            clip = GeneratedClip(prompt, recipe.seed + index, folder, written.coverage, written.webm_alpha_error.psnr)
-            _write_settings(recipe, clip, written)
+            record = _record(recipe, prompt, recipe.seed + index, models)
+            written = write_clip(
+                chunks, folder, recipe.fps, recipe.formats, premultiplied=recipe.premultiplied,
+                background=recipe.background, num_frames=recipe.num_frames, record=record,
+                callback=lambda done, before=before: bar.update(before + done),
+            )  # fmt: skip
+            clip = GeneratedClip(prompt, recipe.seed + index, folder, written.coverage, written.outputs)
+            _write_settings(clip, record, written)
             clips.append(clip)
             bar.say(_summary(clip))
     return clips
 
 
-def _write_settings(recipe, clip, written):
-    """The recipe that makes this clip again by itself, and what is known about the result."""
-    own = recipe.as_dict() | {"prompt": clip.prompt, "prompts_file": None, "seed": clip.seed}
+def _record(recipe, prompt, seed, models):
+    """Everything that makes this clip again by itself: the recipe, and hashes of the weights that it names."""
+    own = recipe.as_dict() | {"prompt": prompt, "prompts_file": None, "seed": seed}
     adapter = {} if recipe.model.adapter is None else read_metadata(recipe.model.adapter)
-    settings = {
-        "recipe": own,
-        "adapter": {key: adapter[key] for key in ("kind", "rank", "alpha", "base_sha256") if key in adapter},
-        "coverage": asdict(clip.coverage),
-        "webm_alpha_error": asdict(written.webm_alpha_error),
-        "num_frames": written.num_frames,
-    }
+    kept = {key: adapter[key] for key in ("kind", "rank", "alpha", "base_sha256") if key in adapter}
+    return {"prompt": prompt, "seed": seed, "models": models, "adapter": kept, "recipe": own}
+
+
+def _write_settings(clip, record, written):
+    """The clip's manifest: the record, what is known about the result, and its outputs."""
+    outputs = [one.as_dict() | {"sha256": output_sha256(one.path)} for one in written.outputs]
+    settings = record | {"coverage": asdict(clip.coverage), "num_frames": written.num_frames, "outputs": outputs}
     (clip.folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _summary(clip):
     shares = clip.coverage
-    return (
+    lines = [
         f"{clip.folder}: {shares.clear:.0%} clear, {shares.semi_transparent:.0%} semi-transparent, "
-        f"{shares.opaque:.0%} opaque; alpha in video.webm {clip.webm_alpha_psnr:.1f} dB"
-    )
+        f"{shares.opaque:.0%} opaque"
+    ]
+    return "\n".join([*lines, *(f"  {one.path.name}: {one.alpha_error}" for one in clip.outputs if one.alpha_error)])
 
 
 def _free_memory(device):

@@ -81,17 +81,14 @@ class ClipOutputs:
             raise ConfigError(f"{min(twice)}: two outputs of the same name; give each its own")
         if premultiplied and not any(map(_can_be_premultiplied, self.targets)):
             raise ConfigError("premultiplied has no effect: none of the formats carries more than clear and opaque")
-        self._size, self._num_written, self._stack, self._writers, self._spools = None, 0, None, [], {}
+        # Opening writers checks their options; files are made with the first frame.
+        self._writers = [self._open(path, output_format) for path, output_format in self.targets]
+        self._size, self._num_written, self._stack, self._spools = None, 0, None, {}
 
     def __enter__(self):
         self._stack = ExitStack()
-        self._writers = []
-        try:
-            for path, output_format in self.targets:
-                self._writers.append(self._stack.enter_context(self._open(path, output_format)))
-        except BaseException as error:
-            self._stack.__exit__(type(error), error, None)
-            raise
+        for writer in self._writers:
+            self._stack.enter_context(writer)
         depths = {output_format.depth for _, output_format in self.targets if output_format.alpha}
         self._spools = {depth: AlphaSpool() for depth in depths}
         return self
