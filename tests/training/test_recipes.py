@@ -15,6 +15,7 @@ from wan_alpha.training.recipes import (
     DoctorRecipe,
     GenerateRecipe,
     PrepareRecipe,
+    ProbeRecipe,
     TrainDiTRecipe,
     TrainVAERecipe,
     ValidateVAERecipe,
@@ -27,8 +28,8 @@ GENERATE = {
     "model.decoder_lora": "decoder.bin",
 }  # fmt: skip
 RECIPE_CLASSES = (
-    DemoRecipe, DoctorRecipe, PrepareRecipe, ConvertRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe, TrainDiTRecipe,
-    GenerateRecipe,
+    DemoRecipe, ProbeRecipe, DoctorRecipe, PrepareRecipe, ConvertRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe,
+    TrainDiTRecipe, GenerateRecipe,
 )  # fmt: skip
 
 

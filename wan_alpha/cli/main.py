@@ -14,6 +14,7 @@ from wan_alpha.training import recipes
 # Command -> (recipe class, module, function); the function gets the recipe.
 COMMANDS = {
     "demo": (recipes.DemoRecipe, "wan_alpha.demo.run", "run_demo"),
+    "probe": (recipes.ProbeRecipe, "wan_alpha.cli.probe", "probe_file"),
     "doctor": (recipes.DoctorRecipe, "wan_alpha.cli.doctor", "doctor"),
     "prepare": (recipes.PrepareRecipe, "wan_alpha.cli.prepare", "prepare"),
     "convert": (recipes.ConvertRecipe, "wan_alpha.cli.convert", "convert"),
@@ -24,8 +25,17 @@ COMMANDS = {
     "generate": (recipes.GenerateRecipe, "wan_alpha.inference.generate", "generate"),
 }
 # Other names of a command's options, and options that may be given by their place.
-ALIASES = {"demo": {"output_dir": "--out"}, "doctor": {"output_dir": "--out", "print_json": "--json"}}
-POSITIONALS = {"convert": ("source", "output"), "doctor": ("dataset",), "prepare": ("source_dir", "output_dir")}
+ALIASES = {
+    "demo": {"output_dir": "--out"},
+    "doctor": {"output_dir": "--out", "print_json": "--json"},
+    "probe": {"print_json": "--json"},
+}
+POSITIONALS = {
+    "probe": ("file",),
+    "convert": ("source", "output"),
+    "doctor": ("dataset",),
+    "prepare": ("source_dir", "output_dir"),
+}
 EPILOG = (
     "A table's option is written --table.option VALUE and overrides the --config file; none means not set. Words of a "
     "name may be joined by - or _; a BOOL without a value means true."

@@ -50,7 +50,9 @@ class AlphaSource:
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(known)}")
         if self.matte is not None and self.packing != "none":
-            raise ConfigError(f"{self.foreground}: alpha is either in a matte file or packed ({self.packing}), not both")
+            raise ConfigError(
+                f"{self.foreground}: alpha is either in a matte file or packed ({self.packing}), not both"
+            )
 
 
 def describe_source(source: AlphaSource, *, compare_lengths: bool = True) -> MediaInfo:
@@ -120,7 +122,7 @@ def read_source(source: AlphaSource, indices: Sequence[int] | None = None, *, de
 
 
 def find_source_state(source: AlphaSource) -> str:
-    """"straight", "premultiplied" or "unknown": as declared, or for "auto" as judged from frames spread over the clip."""
+    """ "straight", "premultiplied" or "unknown": as declared, or for "auto" as judged from frames spread over the clip."""
     return source.source_state if source.source_state != "auto" else judge_source(source).state
 
 
@@ -139,6 +141,24 @@ def _judge(source: AlphaSource, num_frames: int, changed: tuple[int, ...]) -> St
     return judge_state(_iter_stored(source, indices, 8))
 
 
+def matte_levels(source: AlphaSource) -> str:
+    """ "full" or "limited": as declared, or for "auto" as judged; "full" where alpha is a plane of the file.
+
+    Raises:
+        DataError: the matte is a colour picture.
+    """
+    if source.matte is None and source.packing == "none":
+        return "full"
+    path = source.foreground if source.matte is None else source.matte
+    evidence = look_at_matte(path, source.packing)
+    if evidence.spread > _MATTE_SPREAD:
+        raise DataError(
+            f"{path}: a matte is grey, this is a colour picture (R, G and B differ by {evidence.spread:.0f} of 255 on "
+            "average); are colour and matte swapped?"
+        )
+    return evidence.levels if source.matte_range == "auto" else source.matte_range
+
+
 def _iter_stored(source: AlphaSource, indices: Sequence[int], depth: int) -> Iterator[np.ndarray]:
     """Joined RGBA frames; those of a single file straight, all others in the state they are stored in."""
     describe_source(source, compare_lengths=len(indices) > 1 or indices[0] > 0)
@@ -150,7 +170,7 @@ def _iter_stored(source: AlphaSource, indices: Sequence[int], depth: int) -> Ite
 
 
 def _iter_packed(source: AlphaSource, indices: Sequence[int], depth: int) -> Iterator[np.ndarray]:
-    is_limited = _is_limited(source)
+    is_limited = matte_levels(source) == "limited"
     for frame in iter_indices(source.foreground, indices, "rgb24", depth=depth):
         joined = packed.unpack(frame, source.packing)
         if is_limited:
@@ -159,7 +179,7 @@ def _iter_packed(source: AlphaSource, indices: Sequence[int], depth: int) -> Ite
 
 
 def _iter_pair(source: AlphaSource, indices: Sequence[int], depth: int) -> Iterator[np.ndarray]:
-    is_limited = _is_limited(source)
+    is_limited = matte_levels(source) == "limited"
     colours = iter_indices(source.foreground, indices, "rgb24", depth=depth)
     mattes = iter_indices(source.matte, indices, "gray", depth=depth)
     with ThreadPoolExecutor(1) as pool:  # both decoders start at once
@@ -169,14 +189,3 @@ def _iter_pair(source: AlphaSource, indices: Sequence[int], depth: int) -> Itera
     while colour is not None and matte is not None:
         yield packed.join(colour, expand_limited(matte) if is_limited else matte)
         colour, matte = next(colours, None), next(mattes, None)
-
-
-def _is_limited(source: AlphaSource) -> bool:
-    path = source.foreground if source.matte is None else source.matte
-    evidence = look_at_matte(path, source.packing)
-    if evidence.spread > _MATTE_SPREAD:
-        raise DataError(
-            f"{path}: a matte is grey, this is a colour picture (R, G and B differ by {evidence.spread:.0f} of 255 on "
-            "average); are colour and matte swapped?"
-        )
-    return (evidence.levels if source.matte_range == "auto" else source.matte_range) == "limited"

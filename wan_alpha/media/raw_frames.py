@@ -50,7 +50,11 @@ def raw_frames(info: MediaInfo, layout: str, depth: int) -> RawFrames:
             return RawFrames("gray", f"{luma},{scale}", size, np.dtype("u1"), _widen(depth))
         colour = raw_frames(info, "rgb24", depth)
         return RawFrames(
-            colour.pix_fmt, colour.filters, colour.shape, colour.dtype, lambda frame: matte_from_rgb(colour.finish(frame))
+            colour.pix_fmt,
+            colour.filters,
+            colour.shape,
+            colour.dtype,
+            lambda frame: matte_from_rgb(colour.finish(frame)),
         )
     channels = CHANNELS[layout]
     if info.bit_depth == 8:

@@ -20,7 +20,17 @@ def read_rgba64(path, width: int, height: int, image_format: str) -> np.ndarray:
     Raises:
         DataError: the still cannot be decoded.
     """
-    command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-xerror", "-protocol_whitelist", "file", "-threads", "1"]
+    command = [
+        ffmpeg.executable(),
+        "-v",
+        "error",
+        "-nostdin",
+        "-xerror",
+        "-protocol_whitelist",
+        "file",
+        "-threads",
+        "1",
+    ]
     command += ["-f", _READERS[image_format], "-i", ffmpeg.file_argument(path), "-frames:v", "1"]
     command += ["-f", "rawvideo", "-pix_fmt", "rgba64le", "pipe:1"]
     run = subprocess.run(command, capture_output=True)

@@ -162,11 +162,22 @@ class LimitSettings(Section):
     max_frames: int | None = Field(81, ge=1, description="frames, the most")
 
 
-class DoctorRecipe(Recipe):
+class ProbeRecipe(Command):
+    """Say what a media file holds, whether its alpha survives decoding, and whether it is straight or premultiplied."""
+
+    file: Path = Field(description="video, animation, still or folder of frames")
+    matte: Path | None = Field(None, description="alpha video of a pair; none = in the file, or X_alpha.* of X_rgb.*")
+    packing: Literal["none", "alpha_right", "alpha_left", "alpha_below", "alpha_above"] = Field(
+        "none", description="half of the file's picture that holds alpha, seen from the colour"
+    )
+    frames: int | None = Field(16, ge=1, description="frames that are decoded, spread over the clip; none = all")
+    print_json: bool = Field(False, description="print JSON, with the whole histogram")
+
+
+class DoctorRecipe(Command):
     """Check every clip of a dataset, say what is wrong, and repair what can be repaired."""
 
     output_dir: Path = Field(Path("wan_alpha_doctor"), description="folder of doctor.json and contact_sheet.html")
-    seed: int = Field(0, ge=0, description="not used: nothing in this is random")
     dataset: Path = Field(description="dataset folder, a manifest (.csv, .jsonl, .json), or a folder of clips")
     fix: Path | None = Field(None, description="new folder for a repaired dataset; originals are only read")
     print_json: bool = Field(False, description="print doctor.json instead of the table")
@@ -177,13 +188,27 @@ class DoctorRecipe(Recipe):
 
 
 class PrepareRecipe(Recipe):
-    """Check a folder of RGBA clips or colour and matte pairs, and write a dataset with metadata.csv."""
+    """Check clips of any kind, in a folder or named by a manifest, and write a dataset with metadata.csv."""
 
     seed: int = Field(0, ge=0, description="not used: nothing in this is random")
-    source_dir: Path = Field(description="folder of clips: X_rgb.* + X_alpha.*, fgr/ + pha/, RGBA files or stills")
+    source_dir: Path = Field(
+        description="folder of clips: X_rgb.* + X_alpha.*, fgr/ + pha/, RGBA files or stills; or a manifest"
+    )
     skip_bad: bool = Field(False, description="list bad rows and leave them out, instead of stopping at the first")
     link: bool = Field(False, description="hard-link pairs instead of copying them")
-    workers: int = Field(1, ge=1, description="rows checked at a time")
+    workers: int | None = Field(None, ge=1, description="rows checked at a time; none = one per CPU core")
+    caption_column: str | None = Field(
+        None, description="manifest's column or .json caption's key that holds captions; none = prompt, caption, text"
+    )
+    source_state: Literal["straight", "premultiplied", "auto"] = Field(
+        "straight", description="what the colour of the sources is; auto = judged clip by clip; straight is written"
+    )
+    packing: Literal["none", "alpha_right", "alpha_left", "alpha_below", "alpha_above"] = Field(
+        "none", description="where the matte lies in the frames of opaque videos that have no matte file"
+    )
+    split_scenes: bool = Field(False, description="make a clip of each scene, cut where the picture changes at once")
+    drop_near_duplicates: bool = Field(False, description="leave out and list clips that look like an earlier one")
+    limits: LimitSettings
 
 
 class ConvertRecipe(Command):
