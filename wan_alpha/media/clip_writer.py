@@ -24,7 +24,7 @@ class ClipWriter:
         num_frames: frames written so far.
 
     Raises:
-        ConfigError: another suffix, or an fps that is not above 0.
+        ConfigError: another suffix, a name that no file can have, or an fps that is not above 0.
     """
 
     suffix = ""
@@ -33,6 +33,8 @@ class ClipWriter:
 
     def __init__(self, path, fps: float = 16.0):
         self.path = Path(path)
+        if "\0" in self.path.name:
+            raise ConfigError(f"{str(path)!r}: the name of a file cannot hold NUL")
         if self.suffix and self.path.suffix.lower() != self.suffix:
             raise ConfigError(f"{path}: {type(self).__name__} writes {self.suffix} files; name the file so")
         if not fps > 0:
