@@ -15,7 +15,7 @@ from wan_alpha.media.timeline import Timeline
 class ClipInfo:
     """Size and length of a row's clip; a "static" row has one frame. `fps` is 0 where the file names none.
 
-    `timeline`: when its frames are shown; None for images. `is_variable_rate`: they are not evenly spaced.
+    `timeline`: when its frames are shown; None for stills and folders. `is_variable_rate`: they are not evenly spaced.
     """
 
     width: int

@@ -50,7 +50,10 @@ class RGBAVideoDataset(Dataset):
     def fingerprint(self) -> dict[str, str]:
         """{"clips": hash of the rows}: their files below the folder they share, captions and kinds, in order."""
         base = os.path.commonpath([file.parent for row in self.rows for file in row.files])
-        rows = [[*(os.path.relpath(file, base) for file in row.files), row.prompt, row.kind] for row in self.rows]
+        rows = [
+            [*(os.path.relpath(file, base) for file in row.files), row.prompt, row.kind, *row.reading.values()]
+            for row in self.rows
+        ]
         return {"clips": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
 
     def __len__(self) -> int:

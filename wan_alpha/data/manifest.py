@@ -56,6 +56,12 @@ class Row:
     def files(self) -> tuple[Path, ...]:
         return (self.foreground,) if self.matte is None else (self.foreground, self.matte)
 
+    @property
+    def reading(self) -> dict[str, str]:
+        """How the files are read, where that is not the usual way: column -> value."""
+        values = {column: getattr(self, column) for column in READING_COLUMNS}
+        return {column: value for column, value in values.items() if value != READING_COLUMNS[column][0]}
+
 
 @dataclass(frozen=True)
 class BadRow:

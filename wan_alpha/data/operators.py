@@ -23,9 +23,9 @@ from wan_alpha.data.manifest import Row, parse_row
 from wan_alpha.data.sampling import (
     FRAME_MODES,
     check_num_frames,
+    choose_frames,
     choose_geometry,
     derive_seed,
-    frame_indices,
     render_clip,
     seeded_generator,
 )
@@ -44,7 +44,8 @@ class LoadRGBAVideoPair(DataProcessingOperator):
         height, width: size of the clip in pixels.
         augment: scale by 1 to 2 and cut anywhere; otherwise scale to cover and cut the centre. A still that becomes
             a clip is panned over either way.
-        mode: "head", "random" or "uniform" choice of frames; see sampling.frame_indices.
+        mode: "head", "random", "uniform" or "keyframe" choice of frames; see sampling.frame_indices.
+        target_fps: frames per second that clips are sampled at, by the times of their frames; None for their own.
         seed: with no sample_seed in the data and no generator, the choices follow from this and the file's name: the
             same file always gives the same clip.
         generator: if given, each call draws its sample_seed from it: calls differ, runs repeat.
@@ -70,11 +71,15 @@ class LoadRGBAVideoPair(DataProcessingOperator):
         seed: int = 0,
         generator: torch.Generator | None = None,
         cache_clips: bool = False,
+        target_fps: float | None = None,
     ):
         if mode not in FRAME_MODES:
             raise ConfigError(f"mode = {mode!r} is not one of {', '.join(FRAME_MODES)}")
         if height < 1 or width < 1:
             raise ConfigError(f"height = {height} and width = {width} must be at least 1 pixel")
+        if target_fps is not None and not target_fps > 0:
+            raise ConfigError(f"target_fps = {target_fps} must be above 0 (frames per second)")
+        self.target_fps = target_fps
         self.base_path = base_path
         self.num_frames = check_num_frames(num_frames)
         self.height, self.width = height, width
@@ -86,7 +91,7 @@ class LoadRGBAVideoPair(DataProcessingOperator):
         row, sample_seed = self._resolve(data)
         info = describe_clip(row)
         randomness = seeded_generator(sample_seed, "clip")
-        indices = frame_indices(info.num_frames, self.num_frames, self.mode, randomness)
+        indices = choose_frames(info, self.num_frames, self.mode, randomness, self.target_fps)
         geometry = choose_geometry(
             (info.height, info.width),
             (self.height, self.width),

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from wan_alpha.alpha.ranges import uint8_to_unit, unit_to_model
+from wan_alpha.data.clips import ClipInfo
 from wan_alpha.errors import ConfigError
+from wan_alpha.media.timeline import resample
 
-FRAME_MODES = ("head", "random", "uniform")
+FRAME_MODES = ("head", "random", "uniform", "keyframe")
 
 # A still is enlarged at least this much, so that the pan has room to move.
 _PAN_ROOM = 1.25
@@ -56,11 +58,17 @@ def check_num_frames(num_frames: int) -> int:
     raise ConfigError(f"num_frames = {num_frames} is not 4n+1 (1, 5, 9, ...); the nearest valid value is {named}")
 
 
-def frame_indices(available: int, num_frames: int, mode: str, generator: torch.Generator) -> list[int]:
+def frame_indices(
+    available: int, num_frames: int, mode: str, generator: torch.Generator, entries: Sequence[int] = (0,)
+) -> list[int]:
     """Choose `num_frames` of `available` frames.
 
     A clip that is too short plays forward and back: 0 1 2 3 2 1 0 1 ... Otherwise "head" takes the first frames,
-    "random" a contiguous run that starts anywhere, "uniform" frames spread evenly from the first to the last.
+    "random" a contiguous run that starts anywhere, "keyframe" a contiguous run that starts at one of `entries`, where
+    decoding can start, "uniform" frames spread evenly from the first to the last.
+
+    Args:
+        entries: ascending frame numbers that a "keyframe" run may start at; those too close to the end are left out.
 
     Raises:
         ConfigError: unknown mode.
@@ -72,8 +80,38 @@ def frame_indices(available: int, num_frames: int, mode: str, generator: torch.G
         return [min(t % period, period - t % period) if available > 1 else 0 for t in range(num_frames)]
     if mode == "uniform":
         return [round(i) for i in torch.linspace(0, available - 1, num_frames).tolist()]
-    start = int(torch.randint(available - num_frames + 1, (), generator=generator)) if mode == "random" else 0
+    start = 0
+    if mode == "random":
+        start = int(torch.randint(available - num_frames + 1, (), generator=generator))
+    elif mode == "keyframe":
+        starts = [entry for entry in entries if entry <= available - num_frames]
+        start = starts[int(torch.randint(len(starts), (), generator=generator))]
     return list(range(start, start + num_frames))
+
+
+def choose_frames(
+    info: ClipInfo, num_frames: int, mode: str, generator: torch.Generator, target_fps: float | None = None
+) -> list[int]:
+    """Choose frames of a clip as frame_indices does, at a frame rate.
+
+    With a target rate, each frame is the one on screen at its moment. A clip whose frame rate varies is brought to its
+    mean rate even without one, for otherwise its motion would jump. Clips without times (folders of frames, stills) are
+    taken as they are.
+
+    Args:
+        info: from clips.describe_clip.
+        target_fps: frames per second wanted; None for the clip's own.
+
+    Returns:
+        `num_frames` frame numbers; frames may repeat.
+    """
+    entries = info.timeline.keyframes if info.timeline else (0,)
+    rate = target_fps or (info.fps if info.is_variable_rate else None)
+    if rate is None or info.timeline is None or info.num_frames == 1:
+        return frame_indices(info.num_frames, num_frames, mode, generator, entries)
+    playing = resample(info.timeline.times, info.timeline.duration, rate)
+    starts = np.searchsorted(playing, entries).tolist()
+    return [playing[place] for place in frame_indices(len(playing), num_frames, mode, generator, starts)]
 
 
 def choose_geometry(

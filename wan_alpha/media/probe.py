@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from wan_alpha.errors import DataError
 from wan_alpha.media import ffmpeg, stills
 from wan_alpha.media.timeline import Timeline, parse_packets
@@ -27,7 +29,7 @@ class MediaInfo:
     `color_range` ("limited", "full") and `color_matrix` ("bt709", "smpte170m", ...) are "" where the file says nothing:
     ffmpeg then takes YUV for limited BT.601. `rotation`: degrees clockwise, 0 to 270, by which reading turns the stored
     frames; width and height are those of the upright frames. `is_variable_rate`: the time between frames changes.
-    `timeline`: the times of a video's frames, None for images.
+    `timeline`: the times of its frames, None for stills and folders.
     """
 
     path: Path
@@ -84,9 +86,14 @@ def _probe_file(path: Path, mtime_ns: int, size: int) -> MediaInfo:
 
 def _probe_image(path: Path) -> MediaInfo:
     header = stills.read_header(path)
+    timeline = None
+    if header.durations:
+        starts = np.cumsum((0.0, *header.durations[:-1]))
+        timeline = Timeline(starts, (0,), False, header.durations[-1])
     return MediaInfo(
         path, header.format, header.width, header.height, header.fps, header.num_frames, header.mode, header.has_alpha,
-        bit_depth=header.bit_depth, duration=header.num_frames / header.fps if header.fps else 0.0,
+        bit_depth=header.bit_depth, duration=timeline.duration if timeline else 0.0,
+        is_variable_rate=timeline is not None and timeline.is_variable(), timeline=timeline,
     )  # fmt: skip
 
 

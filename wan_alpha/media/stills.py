@@ -26,6 +26,8 @@ _FILES_AHEAD = min(4, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class ImageHeader:
+    """`durations`: seconds that each frame of an animation is shown, () where it names none."""
+
     format: str
     width: int
     height: int
@@ -34,6 +36,7 @@ class ImageHeader:
     mode: str
     has_alpha: bool
     bit_depth: int = 8
+    durations: tuple[float, ...] = ()
 
 
 def is_image_path(path) -> bool:
@@ -70,8 +73,12 @@ def read_header(path) -> ImageHeader:
         has_alpha = "A" in image.getbands() or "transparency" in image.info
         header_format, mode = (image.format or "image").lower(), image.mode
         frame = _to_rgba(image, path)
-    fps = _frame_rate(path, num_frames)
-    return ImageHeader(header_format, frame.shape[1], frame.shape[0], fps, num_frames, mode, has_alpha, bit_depth)
+    durations = tuple(frame_durations(path)) if num_frames > 1 else ()
+    if len(durations) != num_frames:
+        durations = ()
+    fps = round(num_frames / sum(durations), 3) if durations else 0.0
+    size = frame.shape[1], frame.shape[0]
+    return ImageHeader(header_format, *size, fps, num_frames, mode, has_alpha, bit_depth, durations)
 
 
 def iter_rgba(path, indices: Sequence[int], *, depth: int = 8) -> Iterator[np.ndarray]:
@@ -158,12 +165,6 @@ def _upright(frame: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         frame = frame[::-1]
     return np.ascontiguousarray(frame)
-
-
-def _frame_rate(path: Path, num_frames: int) -> float:
-    """Mean frames per second of an animation, 0 where it names no times."""
-    durations = frame_durations(path) if num_frames > 1 else []
-    return round(len(durations) / sum(durations), 3) if durations else 0.0
 
 
 def _opened(path: Path) -> Image.Image:

@@ -150,6 +150,8 @@ def describe_preprocessing(recipe, dtype: torch.dtype) -> dict:
         "background": recipe.background,
         "hard_threshold": recipe.hard_threshold,
         "dtype": str(dtype).removeprefix("torch."),
+        # Only where it is given, so that items of earlier releases keep their keys.
+        **({"target_fps": data.target_fps} if data.target_fps is not None else {}),
     }
 
 
@@ -166,7 +168,7 @@ def plan_items(rows, recipe, preprocessing, vae_fingerprint, text_fingerprint, d
             sample_seed = derive_seed(recipe.seed, repetition, *sources)
             key = content_key(
                 sources=sources, prompt=row.prompt, kind=row.kind, preprocessing=preprocessing, sample_seed=sample_seed,
-                vae=vae_fingerprint, text=text_fingerprint,
+                vae=vae_fingerprint, text=text_fingerprint, **row.reading,
             )  # fmt: skip
             plan.append(PlannedItem(key, row, sample_seed))
     return plan
@@ -206,7 +208,7 @@ def encode_items(recipe, vae, items, contexts, show=True) -> None:
     data = recipe.data
     operator = LoadRGBAVideoPair(
         num_frames=data.num_frames, height=data.height, width=data.width, augment=data.augment,
-        mode="random" if data.augment else "head",
+        mode="random" if data.augment else "head", target_fps=data.target_fps,
     ) >> HardRenderRGBA(recipe.background, recipe.hard_threshold)  # fmt: skip
     vae.chunk_size = 1  # the same latents as from the whole clip at once, in bounded memory
     device = vae.latent_mean.device

@@ -97,6 +97,7 @@ def training_clips(data, seed):
     operator = LoadRGBAVideoPair(
         num_frames=data.num_frames, height=data.height, width=data.width, augment=data.augment,
         mode=data.frame_sampling or ("random" if data.augment else "head"), cache_clips=data.cache_clips,
+        target_fps=data.target_fps,
     )  # fmt: skip
     return RGBAVideoDataset(read_manifest(data.manifest, data.base_path), operator, data.repeat, seed)
 
@@ -104,7 +105,9 @@ def training_clips(data, seed):
 def held_out_clips(data):
     """The first ``validation_clips`` clips of the validation manifest, cut in the centre, as (rgb, alpha) pairs."""
     num_frames = data.validation_num_frames or data.num_frames
-    operator = LoadRGBAVideoPair(num_frames=num_frames, height=data.height, width=data.width)
+    operator = LoadRGBAVideoPair(
+        num_frames=num_frames, height=data.height, width=data.width, target_fps=data.target_fps
+    )
     rows = read_manifest(data.validation_metadata, data.base_path)[: data.validation_clips]
     return [(sample["rgb"][None], sample["alpha"][None]) for sample in map(operator, rows)]
 

@@ -80,6 +80,9 @@ class ClipData(Section):
     base_path: Path = Field(description="folder of the dataset")
     metadata: Path | None = Field(None, description="manifest (.csv, .jsonl, .json); none = <base_path>/metadata.csv")
     repeat: int = Field(1, ge=1, description="times each clip occurs in an epoch")
+    target_fps: float | None = Field(
+        None, gt=0, description="frames per second that clips are sampled at; none = their own (varying ones: their mean)"
+    )
 
     @property
     def manifest(self) -> Path:
@@ -93,8 +96,10 @@ class TrainVAEData(ClipData):
     height: GridSize = Field(272, description="pixels, a multiple of 16")
     width: GridSize = Field(272, description="pixels, a multiple of 16")
     augment: bool = Field(True, description="random scale (1 to 2 times) and crop, the same for colour and alpha")
-    frame_sampling: Literal["head", "random", "uniform"] | None = Field(
-        None, description="frames taken of longer clips; none = random with augment, head without"
+    frame_sampling: Literal["head", "random", "uniform", "keyframe"] | None = Field(
+        None,
+        description="frames taken of longer clips; keyframe = a run that starts where decoding can; none = random with "
+        "augment, head without",
     )
     cache_clips: bool = Field(False, description="keep decoded clips in memory")
     validation_metadata: Path | None = Field(
