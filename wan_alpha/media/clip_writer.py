@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.media.pixel_depth import narrow, widen
 from wan_alpha.media.premultiplied import premultiply
 
 
@@ -182,12 +183,10 @@ class FrameWriter(ClipWriter):
 
 
 def to_depth(frames: np.ndarray, depth: int) -> np.ndarray:
-    """uint8 or uint16 frames as 8 or 16 bits: times 65535 / 255 = 257, or divided by it and rounded."""
+    """uint8 or uint16 frames as 8 or 16 bits, whichever they were."""
     if 8 * frames.dtype.itemsize == depth:
         return frames
-    if depth == 16:
-        return frames.astype(np.uint16) * np.uint16(257)
-    return ((frames.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return widen(frames) if depth == 16 else narrow(frames)
 
 
 def check_frames(path, frames: np.ndarray, size: tuple[int, int] | None = None) -> None:

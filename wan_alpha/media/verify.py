@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wan_alpha.errors import DataError
+from wan_alpha.media.pixel_depth import narrow
 from wan_alpha.media.probe import probe
 from wan_alpha.media.read import iter_frames, matte_from_rgb
 
@@ -34,7 +35,7 @@ class AlphaError:
     def __str__(self) -> str:
         if self.max_error == 0:
             return "alpha exact"
-        return f"alpha {self.psnr:.1f} dB, largest error {self.max_error:g}/255"
+        return f"alpha {self.psnr:.1f} dB, largest error {self.max_error:.2g}/255"
 
 
 def check_alpha(path, expected: np.ndarray, matte: bool = False) -> AlphaError:
@@ -98,8 +99,5 @@ def compare_alpha(path, stored: Iterable[np.ndarray], wanted: Iterable[np.ndarra
 def _same_depth(found: np.ndarray, plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     if found.dtype == plane.dtype:
         return found, plane, np.iinfo(plane.dtype).max
-    found, plane = (
-        one if one.dtype == np.uint8 else ((one.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        for one in (found, plane)
-    )
+    found, plane = (one if one.dtype == np.uint8 else narrow(one) for one in (found, plane))
     return found, plane, 255

@@ -1,0 +1,223 @@
+"""One clip into another format: what is read, written, read back and said about it."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hard_clip import draw_hard_clip
+from PIL import Image
+
+from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.media import outputs as outputs_module
+from wan_alpha.media.alpha_source import AlphaSource
+from wan_alpha.media.backgrounds import iter_plates, parse_background
+from wan_alpha.media.convert import convert_clip
+from wan_alpha.media.embedded import read_texts, xmp_packet
+from wan_alpha.media.formats import FORMATS, format_for
+from wan_alpha.media.outputs import ClipOutputs, manifest_path, output_sha256, read_manifest
+from wan_alpha.media.preview import composite_over
+from wan_alpha.media.read import read_rgb, read_rgba
+from wan_alpha.media.write import LosslessWriter, MatteWriter, OpaqueWriter, write_png
+
+RECORD = {"prompt": "a red ball, «ça» 猫 <b>\x01", "seed": 7, "settings": {"num_steps": 4}}
+
+
+@pytest.fixture
+def source(tmp_path, disc):
+    with LosslessWriter(tmp_path / "in.mkv", 10) as writer:
+        writer.write(disc)
+    return AlphaSource(tmp_path / "in.mkv")
+
+
+def convert(source, path, name=None, **options):
+    return convert_clip(source, path, format_for(path, name), **options)
+
+
+@pytest.mark.parametrize("name", ["out", "out.webp", "out.apng", "out.mov", "out.zip"])
+def test_a_clip_is_converted_and_described(tmp_path, source, disc, name):
+    converted = convert(source, tmp_path / name, prompt="a disc")
+    written, described = converted.written, read_manifest(tmp_path / name)
+    assert (written.num_frames, written.fps, written.width) == (9, 10, 32) and converted.notes == ()
+    assert written.alpha_error.num_frames == 9 and str(written.path) in str(written)
+    assert (described["format"], described["prompt"], described["fps"]) == (written.output_format.name, "a disc", 10)
+    assert described["sha256"] == output_sha256(tmp_path / name) and described["colour"] == "straight"
+    assert described["converted_from"]["foreground"] == str(source.foreground)
+    if name != "out.zip":
+        assert np.array_equal(read_rgba(tmp_path / name)[..., 3], disc[..., 3])
+
+
+def test_frames_are_chosen_by_number_and_by_time(tmp_path, source, disc):
+    convert(source, tmp_path / "cut", start=2, num_frames=3)
+    assert np.array_equal(read_rgba(tmp_path / "cut"), disc[2:5])
+    half = convert(source, tmp_path / "half", fps=5)
+    assert half.written.num_frames in (4, 5) and "10 per second became 5" in half.notes[0]
+    assert np.array_equal(read_rgba(tmp_path / "half"), disc[::2][: half.written.num_frames])
+    double = convert(source, tmp_path / "double", fps=20).written
+    assert double.num_frames == 18 and np.array_equal(read_rgba(tmp_path / "double"), np.repeat(disc, 2, axis=0))
+    with pytest.raises(DataError, match="frames 7 to 10 were asked for, the file has 9"):
+        convert(source, tmp_path / "more", start=7, num_frames=4)
+
+
+def test_a_folder_takes_the_rate_that_is_named(tmp_path, source, disc):
+    convert(source, tmp_path / "frames")
+    again = convert(AlphaSource(tmp_path / "frames"), tmp_path / "again.apng", fps=25).written
+    assert (again.num_frames, again.fps) == (9, 25)
+    with Image.open(tmp_path / "again.apng") as image:
+        assert image.n_frames == 9 and image.info["duration"] == 40
+
+
+def test_a_pair_becomes_one_file(tmp_path, disc):
+    with OpaqueWriter(tmp_path / "a_rgb.mp4", 10) as colours, MatteWriter(tmp_path / "a_alpha.mp4", 10) as mattes:
+        colours.write(disc)
+        mattes.write(disc)
+    pair = AlphaSource(tmp_path / "a_rgb.mp4", tmp_path / "a_alpha.mp4")
+    convert(pair, tmp_path / "a.mov")
+    assert np.abs(read_rgba(tmp_path / "a.mov").astype(int) - disc)[..., 3].mean() < 1.5
+
+
+def test_a_stacked_video_comes_back(tmp_path, source, disc):
+    convert(source, tmp_path / "s.mp4", "stacked")
+    packed = AlphaSource(tmp_path / "s.mp4", packing="alpha_below", matte_range="full")
+    convert(packed, tmp_path / "back")
+    assert np.abs(read_rgba(tmp_path / "back").astype(int) - disc)[..., 3].mean() < 1.5
+
+
+def test_premultiplied_and_back(tmp_path, source, disc):
+    written = convert(source, tmp_path / "p.webp", "webp_lossless", premultiplied=True).written
+    assert written.premultiplied and read_manifest(written.path)["colour"] == "premultiplied"
+    convert(AlphaSource(written.path, source_state="premultiplied"), tmp_path / "back")
+    back = read_rgba(tmp_path / "back").astype(int)
+    solid = disc[..., 3] > 128
+    assert np.array_equal(back[..., 3], disc[..., 3]) and np.abs(back - disc)[solid].max() <= 1
+
+
+def test_sixteen_bits_stay_sixteen(tmp_path):
+    wide = draw_hard_clip(3, dtype=np.uint16)
+    with LosslessWriter(tmp_path / "in.mkv", 16, depth=16) as writer:
+        writer.write(wide)
+    written = convert(AlphaSource(tmp_path / "in.mkv"), tmp_path / "out", "png16").written
+    assert written.alpha_error.max_error == 0
+    assert np.array_equal(read_rgba(tmp_path / "out", depth=16), wide)
+
+
+def test_prompt_and_settings_travel_along(tmp_path, disc):
+    targets = [(tmp_path / "a.webp", FORMATS["webp"]), (tmp_path / "a", FORMATS["png"])]
+    with ClipOutputs(targets, 16, record=RECORD) as outputs:
+        outputs.write(disc)
+    assert len(outputs.verify()) == 2
+    for name in ("a.webp", "a"):
+        texts = read_texts(tmp_path / name)
+        assert json.loads(texts["settings"]) == RECORD and texts["fps"] == "16"
+        assert texts["prompt"].rstrip("\x01 ") == "a red ball, «ça» 猫 <b>"
+        convert(AlphaSource(tmp_path / name), tmp_path / "next.apng")
+        described = read_manifest(tmp_path / "next.apng")
+        assert (described["prompt"], described["seed"], described["settings"]) == tuple(RECORD.values())
+    convert(AlphaSource(tmp_path / "next.apng"), tmp_path / "third.mov")
+    assert read_manifest(tmp_path / "third.mov")["seed"] == 7
+
+
+def test_a_hostile_packet_is_not_expanded(tmp_path, disc):
+    bomb = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><x:xmpmeta xmlns:x="adobe:ns:meta/">&b;</x:xmpmeta>'
+    Image.fromarray(disc[0]).save(tmp_path / "a.webp", xmp=bomb)
+    assert read_texts(tmp_path / "a.webp") == {}
+    Image.fromarray(disc[0]).save(tmp_path / "b.webp", xmp=b"<broken")
+    with pytest.raises(DataError, match="b.webp"):
+        read_texts(tmp_path / "b.webp")
+    assert b"\x01" not in xmp_packet({"prompt": "a\x01b"})
+
+
+def test_opaque_sources_and_opaque_outputs_are_told(tmp_path, source, disc):
+    assert "holds no alpha" in convert(source, tmp_path / "p.mp4", "preview").notes[0]
+    assert "opaque everywhere" in convert(AlphaSource(tmp_path / "p.mp4"), tmp_path / "o.webp").notes[0]
+    assert "no semi-transparent" in convert(source, tmp_path / "g.gif").notes[0]
+
+
+def test_what_makes_no_sense_is_refused(tmp_path, source, disc):
+    with pytest.raises(ConfigError, match="is the source itself"):
+        convert(source, source.foreground)
+    with pytest.raises(ConfigError, match="background has no effect on the format png"):
+        convert(source, tmp_path / "a", background=(0, 0, 0))
+    with pytest.raises(ConfigError, match="premultiplied has no effect"):
+        convert(source, tmp_path / "a.gif", premultiplied=True)
+    with pytest.raises(ConfigError, match="two outputs of the same name"):
+        ClipOutputs([(tmp_path / "a", FORMATS["png"])] * 2, 16)
+    assert np.array_equal(read_rgba(source.foreground), disc)
+
+
+def test_lost_alpha_leaves_no_manifest(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(outputs_module, "to_depth", lambda frames, depth: frames ^ np.uint8(255))  # what was "meant"
+    with pytest.raises(DataError, match="a.webm: alpha was lost"):
+        convert(source, tmp_path / "a.webm")
+    assert not manifest_path(tmp_path / "a.webm").exists()
+
+
+def test_several_formats_at_once_name_every_loss(tmp_path, disc, monkeypatch):
+    targets = [(tmp_path / one.clip_name, one) for one in map(FORMATS.get, ("png", "png16", "webp", "preview"))]
+    with ClipOutputs(targets, 16) as outputs:
+        outputs.write(disc[:4])
+        outputs.write(disc[4:])
+    written = outputs.verify()
+    assert [one.alpha_error is None for one in written] == [False, False, False, True]
+    assert np.array_equal(read_rgba(tmp_path / "frames16"), disc)
+    with pytest.raises(RuntimeError), ClipOutputs(targets, 16) as outputs:
+        outputs.write(disc[:2])
+        raise RuntimeError("decoder broke")
+    assert np.array_equal(read_rgba(tmp_path / "frames"), disc)  # what was there stays
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("checkerboard", "checkerboard"),
+        ("magenta", (255, 0, 255)),
+        ("grey", (128, 128, 128)),
+        ("#0aF010", (10, 240, 16)),
+        ("1, 2,3", (1, 2, 3)),
+    ],
+)
+def test_backgrounds_by_name(text, expected):
+    assert parse_background(text) == expected
+
+
+@pytest.mark.parametrize("text", ["plaid", "1,2,300", "#12345", "missing.png", "http://example.org/a.png"])
+def test_backgrounds_that_are_none(text):
+    with pytest.raises(ConfigError, match="neither checkerboard"):
+        parse_background(text)
+
+
+def test_previews_over_a_colour_a_picture_and_a_clip(tmp_path, source, disc):
+    plate = np.zeros((16, 64, 4), np.uint8)
+    plate[:, :, 2], plate[..., 3] = 200, 255  # blue, of another shape
+    write_png(tmp_path / "plate.png", plate)
+    with LosslessWriter(tmp_path / "plates.mkv", 10) as writer:  # two frames, shorter than the clip
+        writer.write(np.concatenate([np.full((1, 32, 32, 4), 255, np.uint8), np.full((1, 32, 32, 4), 9, np.uint8)]))
+    corner = (slice(0, 4), slice(0, 4))  # clear in every frame
+    for background, expected in (
+        ((0, 255, 0), [(0, 255, 0)] * 3),
+        (tmp_path / "plate.png", [(0, 0, 200)] * 3),
+        (tmp_path / "plates.mkv", [(255, 255, 255), (9, 9, 9), (255, 255, 255)]),
+    ):
+        convert(source, tmp_path / "p.mp4", "preview", background=background)
+        shown = read_rgb(tmp_path / "p.mp4").astype(int)
+        assert len(shown) == 9
+        for frame, color in zip(shown, expected, strict=False):
+            assert np.abs(frame[corner] - color).max() < 12
+
+
+def test_plates_are_cut_to_the_shape_and_not_stretched(tmp_path):
+    picture = np.zeros((20, 40, 4), np.uint8)
+    picture[:, 10:30, 0], picture[..., 3] = 255, 255  # the middle square is red
+    write_png(tmp_path / "a.png", picture)
+    plate = next(iter_plates(tmp_path / "a.png", 20, 20))
+    assert (plate[..., 0] == 255).all()
+
+
+def test_compositing_in_whole_numbers_is_rounded_exactly():
+    alpha, colour = np.mgrid[:256, :256].astype(np.uint8)
+    frame = np.stack([colour, colour, colour, alpha], axis=-1)
+    plate = np.stack([255 - colour, alpha, np.full_like(colour, 77)], axis=-1)
+    share = alpha[..., None] / 255.0
+    expected = np.rint(share * frame[..., :3] + (1 - share) * plate)
+    assert np.array_equal(composite_over(frame, plate), expected)
