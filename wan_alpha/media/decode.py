@@ -35,21 +35,21 @@ def decode(info: MediaInfo, layout: str, depth: int, indices: Sequence[int]) -> 
     Raises:
         DataError: decoding fails, or the file is damaged where it was read.
     """
-    for run in _split_into_runs(info, indices):
+    for run in split_into_runs(info, indices):
         yield from _decode_run(info, layout, depth, run)
 
 
-def _split_into_runs(info: MediaInfo, indices: Sequence[int]) -> list[list[int]]:
+def split_into_runs(info: MediaInfo, indices: Sequence[int]) -> list[list[int]]:
     """Cut where starting again at a keyframe is cheaper than decoding all that lies between two wanted frames."""
     runs = [[indices[0]]]
     for previous, index in zip(indices, indices[1:], strict=False):
-        if _entry(info, index) - previous > _WORTH_A_START:
+        if entry_frame(info, index) - previous > _WORTH_A_START:
             runs.append([])
         runs[-1].append(index)
     return runs
 
 
-def _entry(info: MediaInfo, index: int) -> int:
+def entry_frame(info: MediaInfo, index: int) -> int:
     """Frame at which decoding starts so that frame `index` comes out right."""
     if not info.timeline.can_seek:
         return 0
@@ -59,7 +59,7 @@ def _entry(info: MediaInfo, index: int) -> int:
 
 def _decode_run(info: MediaInfo, layout: str, depth: int, indices: list[int]) -> Iterator[np.ndarray]:
     raw = raw_frames(info, layout, depth)
-    entry, start = _entry(info, indices[0]), indices[0]
+    entry, start = entry_frame(info, indices[0]), indices[0]
     command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-xerror"]
     command += ["-threads", "1" if indices[-1] - entry < _SHORT else "2"]
     filters = []
