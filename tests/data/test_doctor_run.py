@@ -52,7 +52,6 @@ def faulty(tmp_path_factory):
         "longer": (draw(seed=2), draw(9)),
         "late": (draw(backdrop=0, speed=2.0), shift(draw(speed=2.0), -2)),
         "inverted": (over_black, with_alpha(clip, lambda a: 255 - a)),
-        "limited": (draw(seed=3), with_alpha(draw(seed=3), lambda a: np.rint(16 + a * 219 / 255))),
     }
     for name, (colour, matte) in pairs.items():
         write(folder / f"{name}_rgb.mkv", colour, "rgb")
@@ -62,12 +61,14 @@ def faulty(tmp_path_factory):
     write(folder / "lost_rgb.mkv", draw(seed=5), "rgb")
     write(folder / "matte" / "lost.mkv", draw(seed=5), "matte")
     write(folder / "dark.mkv", premultiply(draw(seed=6)))
+    write(folder / "limited.mkv", with_alpha(draw(seed=3), lambda a: np.rint(16 + a * 219 / 255)))
     write(folder / "noisy.mkv", noisy(draw(seed=7)))
     write(folder / "odd.mkv", draw(seed=8)[:, :63, :95])
     write(folder / "again.mkv", noisy(draw(seed=7)))
     write(folder / "clear.mkv", with_alpha(clip, lambda a: 0 * a))
-    names = ["good", "longer", "late", "inverted", "limited", "swapped"]
+    names = ["good", "longer", "late", "inverted", "swapped"]
     rows = [(f"{name}_rgb.mkv", f"{name}_alpha.mkv", name) for name in names]
+    rows.insert(4, ("limited.mkv", "", "limited"))
     rows += [("lost_rgb.mkv", "nowhere.mkv", "lost"), ("dark.mkv", "", "dark"), ("noisy.mkv", "", "noisy")]
     rows += [("odd.mkv", "", "odd"), ("again.mkv", "", "again"), ("clear.mkv", "", "clear"), ("gone.mkv", "", "gone")]
     write_manifest(folder, rows)

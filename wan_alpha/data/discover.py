@@ -26,7 +26,10 @@ _FRAME_NAME = re.compile(r"(frame)?[-_ ]?\d+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Source:
-    """One clip as found. `name` is its path without suffix and `_rgb`; `problem` says why it cannot be used."""
+    """One clip as found. `name` is its path without suffix and `_rgb`; `problem` says why it cannot be used.
+
+    `kind`, `packing`, `source_state` and `matte_range` are what a manifest's row says; see manifest.Row.
+    """
 
     name: str
     foreground: Path
@@ -34,6 +37,9 @@ class Source:
     prompt: str = ""
     problem: str | None = None
     kind: str = "video"
+    packing: str = "none"
+    source_state: str = "straight"
+    matte_range: str = "auto"
 
 
 def discover_sources(source, caption_column: str | None = None) -> list[Source]:
@@ -73,7 +79,8 @@ def _from_manifest(manifest: Path, caption_column: str | None) -> list[Source]:
         else:
             path = row.foreground
             name = path.relative_to(os.path.abspath(manifest.parent)).with_suffix("").as_posix().removesuffix("_rgb")
-            sources.append(Source(name, path, row.matte, row.prompt, None, row.kind))
+            reading = (row.kind, row.packing, row.source_state, row.matte_range)
+            sources.append(Source(name, path, row.matte, row.prompt, None, *reading))
     return sources
 
 

@@ -48,7 +48,8 @@ def settings_key(source: Source, link: bool, settings) -> str:
     """
     files = [file for path in (source.foreground, source.matte) if path is not None for file in _members(path)]
     states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
-    content = [_FORMAT, states, str(source.matte), source.kind, link, asdict(settings)]
+    reading = [str(source.matte), source.kind, source.packing, source.source_state, source.matte_range]
+    content = [_FORMAT, states, reading, link, asdict(settings)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -12,8 +12,7 @@ from wan_alpha.data.doctor.evidence import fingerprint
 from wan_alpha.data.prepare_journal import Part, PreparedRow, read_journal, settings_key, write_journal
 from wan_alpha.data.scenes import CutFinder, split_at
 from wan_alpha.errors import DataError
-from wan_alpha.media.alpha_source import AlphaSource, describe_source, iter_source
-from wan_alpha.media.examine import examine
+from wan_alpha.media.alpha_source import AlphaSource, describe_source, find_source_state, iter_source
 from wan_alpha.media.limits import NO_LIMITS, MediaLimits, refusals
 from wan_alpha.media.probe import MediaInfo, probe
 from wan_alpha.media.stills import is_image_path
@@ -85,7 +84,7 @@ def prepare_row(
     if (kept := read_journal(out_dir, name, key)) is not None:
         return kept
     clip = _resolve(source, settings)
-    info = describe_source(clip)
+    info = describe_source(clip, compare_lengths=source.kind != "static")
     if source.kind == "static":
         info = replace(info, num_frames=1, duration=0.0)
     if not settings.split_scenes and (reasons := refusals(info, settings.limits)):
@@ -97,14 +96,14 @@ def prepare_row(
 
 def _resolve(source: Source, settings: PrepareSettings) -> AlphaSource:
     """Where alpha is and what the colour is, both settled: a clip must not change its state between two readings."""
-    packing = "none"
-    if source.matte is None and settings.packing != "none" and not probe(source.foreground).has_alpha:
+    packing = source.packing
+    if packing == "none" and source.matte is None and not probe(source.foreground).has_alpha:
         packing = settings.packing
-    clip = AlphaSource(source.foreground, source.matte, packing, settings.source_state)
-    if settings.source_state != "auto":
-        return clip
-    judged = examine(replace(clip, source_state="straight")).state.state
-    return replace(clip, source_state="premultiplied" if judged == "premultiplied" else "straight")
+    state = settings.source_state if source.source_state == "straight" else source.source_state
+    clip = AlphaSource(source.foreground, source.matte, packing, state, source.matte_range)
+    describe_source(clip, compare_lengths=source.kind != "static")  # before anything is judged: what does not fit cannot be
+    settled = "premultiplied" if find_source_state(clip) == "premultiplied" else "straight"
+    return replace(clip, source_state=settled)
 
 
 def _write(
@@ -117,7 +116,7 @@ def _write(
         (frame,) = frames  # to the end, so that alpha is judged before anything is written
         return PreparedRow((Part(write_still(out_dir, name, frame), fingerprint([frame])),))
     is_copied = (
-        source.matte is not None and clip.source_state == "straight"
+        source.matte is not None and clip.source_state == "straight" and clip.matte_range == "auto"
         and not is_image_path(source.foreground) and not is_image_path(source.matte)
     )  # fmt: skip
     if not is_copied and not settings.split_scenes:

@@ -19,23 +19,29 @@ _LONGEST_OFFSET, _FIT, _BETTER = 8, 0.35, 0.1
 
 
 def premultiplied(evidence: Evidence) -> Iterator[Finding]:
-    """Premultiplied colour where straight colour is expected: edges are darkened twice."""
-    verdict = judge_state(evidence.samples)
-    if verdict.state == "premultiplied":
+    """Premultiplied colour where straight colour is declared, or the other way round."""
+    verdict, declared = judge_state(evidence.samples), evidence.row.source_state
+    figures = {"share_above_alpha": round(verdict.share_above_alpha, 5), "num_semi": verdict.num_semi}
+    name = evidence.row.foreground.name
+    if declared == "straight" and verdict.state == "premultiplied":
         message = f"colour is premultiplied by alpha, straight is expected: {verdict.evidence}"
-        figures = {"share_above_alpha": round(verdict.share_above_alpha, 5), "num_semi": verdict.num_semi}
-        yield Finding("premultiplied", "error", evidence.row.foreground.name, message, "unpremultiply", figures)
+        yield Finding("premultiplied", "error", name, message, "unpremultiply", figures)
+    elif declared == "premultiplied" and verdict.state == "straight":
+        message = f"colour is straight, source_state says premultiplied: {verdict.evidence}"
+        yield Finding("premultiplied", "error", name, message, figures=figures)
 
 
 def fringe(evidence: Evidence) -> Iterator[Finding]:
-    """A backdrop's colour B mixed into the edges of straight colour, as keying leaves it.
+    """A backdrop's colour mixed into the edges of straight colour, as keying leaves it.
 
         C = F + (1 - a)·(B - F)        (F: the opaque colour beside the pixel)
 
     B is fitted by least squares; the score is the mean of |C - F| in levels.
     """
+    if judge_state(evidence.samples).state == "premultiplied":
+        return  # its edges are dark by rights
     score, explained, backdrop = fringe_score(evidence.samples)
-    if score < _FRINGE or explained < _EXPLAINED or next(premultiplied(evidence), None):
+    if score < _FRINGE or explained < _EXPLAINED:
         return
     red, green, blue = (int(round(min(max(value, 0), 255))) for value in backdrop)
     message = (

@@ -1,7 +1,6 @@
 """One pass over a row's frames, from which every check draws: counts, a few whole frames, small maps of all others."""
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -9,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wan_alpha.data.doctor.streams import Parts, is_expanded, iter_joined, open_pair
 from wan_alpha.data.manifest import Row
 from wan_alpha.errors import DataError
+from wan_alpha.media.matte_range import look_at_matte
 from wan_alpha.media.probe import MediaInfo
 from wan_alpha.media.read import iter_frames
 
@@ -32,7 +33,8 @@ class Evidence:
         clear_frames: frames without a single pixel above alpha 0.
         samples: up to NUM_SAMPLES frames spread evenly, (H, W, 4) uint8 RGBA as stored.
         luma, alpha: small maps of the first MAP_FRAMES frames, (T, h, w) float32, 0..255.
-        matte_spread: mean difference of R, G and B in the matte's first frame, levels.
+        matte_spread: mean difference of R, G and B in the matte, levels of 255; 0 for an alpha plane.
+        is_expanded: the matte is of limited range, and reading stretches it.
         digest: hash of every decoded frame.
         fingerprint: premultiplied RGBA of the first, middle and last sample, 8x8 each, uint8.
     """
@@ -48,6 +50,7 @@ class Evidence:
     luma: np.ndarray | None = None
     alpha: np.ndarray | None = None
     matte_spread: float = 0.0
+    is_expanded: bool = False
     digest: str = ""
     fingerprint: np.ndarray | None = None
 
@@ -55,7 +58,7 @@ class Evidence:
     def has_alpha(self) -> bool:
         """A matte of the colour's size, or a file with an alpha plane."""
         if self.matte is None:
-            return self.colour.has_alpha
+            return self.colour.has_alpha or self.row.packing != "none"
         return (self.colour.width, self.colour.height) == (self.matte.width, self.matte.height)
 
     @property
@@ -75,11 +78,14 @@ def gather(row: Row, root, colour: MediaInfo, matte: MediaInfo | None) -> Eviden
         counted = [sum(1 for _ in iter_frames(file, "rgb24")) for file in row.files]
         evidence.num_frames = counted[0], counted[-1]
         return evidence
+    if matte is not None or row.packing != "none":
+        evidence.matte_spread = look_at_matte(row.matte or row.foreground, row.packing).spread
+    evidence.is_expanded = is_expanded(row)
     length = min(info.num_frames for info in (colour, matte) if info is not None)
     wanted = {round(place) for place in np.linspace(0, length - 1, min(NUM_SAMPLES, length))}
     factor = max(1, -(-max(colour.width, colour.height) // _MAP_SIDE))
     digest, lumas, alphas, counted = hashlib.blake2b(digest_size=16), [], [], [0, 0]
-    for index, (rgb, alpha) in enumerate(_iter_parts(evidence)):
+    for index, (rgb, alpha) in enumerate(_iter_parts(row)):
         counted[0] += rgb is not None
         counted[1] += alpha is not None
         if rgb is None or alpha is None:
@@ -103,17 +109,11 @@ def gather(row: Row, root, colour: MediaInfo, matte: MediaInfo | None) -> Eviden
     return evidence
 
 
-def _iter_parts(evidence: Evidence) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
+def _iter_parts(row: Row) -> Parts:
     """(rgb, alpha) of each frame, None where one of two streams has ended."""
-    row = evidence.row
-    only_first = 1 if row.kind == "static" else None
     if row.matte is None:
-        for frame in iter_frames(row.foreground, "rgba", 0, only_first):
-            yield np.ascontiguousarray(frame[..., :3]), np.ascontiguousarray(frame[..., 3])
-        return
-    colours = iter_frames(row.foreground, "rgb24", 0, only_first)
-    evidence.matte_spread = float(np.ptp(next(iter_frames(row.matte, "rgb24", 0, 1)), axis=-1).mean())
-    yield from zip_longest(colours, iter_frames(row.matte, "gray", 0, only_first))
+        return iter_joined(row)
+    return zip_longest(*open_pair(row, num_frames=1 if row.kind == "static" else None))
 
 
 def fingerprint(samples: list[np.ndarray]) -> np.ndarray:

@@ -22,7 +22,7 @@ def outside_link(evidence: Evidence) -> Iterator[Finding]:
 def no_alpha(evidence: Evidence) -> Iterator[Finding]:
     """One file without an alpha plane and without a matte."""
     colour = evidence.colour
-    if evidence.matte is None and not colour.has_alpha:
+    if evidence.matte is None and not evidence.has_alpha:
         kind = f"{colour.codec}, {colour.pix_fmt}"
         yield Finding(
             "no_alpha", "error", colour.path.name, f"no alpha plane ({kind}) and no matte is named", "re-pair"

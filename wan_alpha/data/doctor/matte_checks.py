@@ -24,11 +24,12 @@ _FLAT, _TEXTURED = 1.0, 3.0
 
 def colour_matte(evidence: Evidence) -> Iterator[Finding]:
     """A matte that is a colour picture."""
-    if evidence.matte is not None and evidence.matte_spread > _MATTE_SPREAD:
+    if evidence.matte_spread > _MATTE_SPREAD:
         spread = evidence.matte_spread
         message = f"a matte is grey, this is a colour picture (R, G and B differ by {spread:.0f} of 255 on average); "
         message += "are colour and matte swapped?"
-        yield Finding("colour_matte", "error", evidence.matte_name, message, "re-pair", {"spread": round(spread, 2)})
+        repair = "re-pair" if evidence.matte is not None else None
+        yield Finding("colour_matte", "error", evidence.matte_name, message, repair, {"spread": round(spread, 2)})
 
 
 def all_clear(evidence: Evidence) -> Iterator[Finding]:
@@ -65,7 +66,11 @@ def clear_frames(evidence: Evidence) -> Iterator[Finding]:
 
 
 def limited_range(evidence: Evidence) -> Iterator[Finding]:
-    """Alpha that ends at 16 and 235: limited range that nobody expanded."""
+    """Alpha that ends at 16 and 235: limited range that is not marked as such."""
+    if evidence.is_expanded:
+        message = "the matte is of limited range (16 to 235); it is stretched to 0 to 255 on reading"
+        yield Finding("limited_range", "note", evidence.matte_name, message)
+        return
     counts, total = evidence.alpha_counts, evidence.alpha_counts.sum()
     inside = counts[_LIMITED_BLACK - 2 : _LIMITED_WHITE + 3].sum() / total
     black = counts[_LIMITED_BLACK - 2 : _LIMITED_BLACK + 3].sum() / total

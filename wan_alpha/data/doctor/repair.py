@@ -1,12 +1,12 @@
 """--fix: what can be repaired is written anew into another folder; the originals are only read."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from wan_alpha.data.clips import describe_clip, iter_clip
+from wan_alpha.data.clips import alpha_source, describe_clip, iter_clip
 from wan_alpha.data.dataset_files import (
     DEFAULT_FPS,
     SkippedRow,
@@ -19,13 +19,15 @@ from wan_alpha.data.dataset_files import (
 )
 from wan_alpha.data.doctor.findings import Finding
 from wan_alpha.data.doctor.pairing import find_lost_matte
+from wan_alpha.data.doctor.streams import iter_joined, open_pair
 from wan_alpha.data.doctor.run import Dataset, DoctorReport
 from wan_alpha.data.manifest import BadRow, Row
 from wan_alpha.data.parallel import map_rows
 from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.media.alpha_source import find_source_state
+from wan_alpha.media.matte_range import expand_limited
 from wan_alpha.media.premultiplied import unpremultiply
 from wan_alpha.media.probe import probe
-from wan_alpha.media.read import iter_frames
 
 # What --fix can do, and how it is told.
 REPAIRS = {
@@ -129,41 +131,41 @@ def repair_row(row: Row | BadRow, findings: tuple[Finding, ...], name: str, out_
 def _write(row: Row, repairs: dict[str, Finding], name: str, out_dir: Path) -> dict:
     colour = probe(row.foreground)
     fps = colour.fps or DEFAULT_FPS
-    if not repairs and row.matte is not None and row.kind != "static" and not (colour.is_image or probe(row.matte).is_image):
+    is_premultiplied = "premultiplied" in repairs or find_source_state(alpha_source(row)) == "premultiplied"
+    is_plain = row.matte is not None and row.matte_range == "auto" and row.kind != "static" and not is_premultiplied
+    if not repairs and is_plain and not colour.is_image and not probe(row.matte).is_image:
         info = describe_clip(row)
         return place_pair(out_dir, name, row.files, (info.height, info.width), info.num_frames, fps, link=False)
-    frames = (_repaired(frame, repairs) for frame in _frames(row, repairs))
+    frames = (_repaired(frame, repairs, is_premultiplied) for frame in _frames(row, repairs))
     if row.kind == "static" or colour.is_still:
         return write_still(out_dir, name, next(frames))
     return write_streams(out_dir, name, frames, fps)
 
 
 def _frames(row: Row, repairs: dict[str, Finding]) -> Iterator[np.ndarray]:
-    """The row's frames, streams of two lengths or moments brought together; alpha as stored."""
+    """The row's RGBA frames, colour as stored, streams of two lengths or moments brought together."""
     if row.matte is None:
-        yield from iter_clip(row)
-        return
-    offset = int(repairs["time_offset"].figures["frames"]) if "time_offset" in repairs else 0
-    starts = max(offset, 0), max(-offset, 0)
-    length = min(probe(file).num_frames - start for file, start in zip(row.files, starts, strict=True))
-    colours = iter_frames(row.foreground, "rgb24", starts[0], length)
-    mattes = iter_frames(row.matte, "gray", starts[1], length)
-    for rgb, matte in zip(colours, mattes, strict=True):
-        yield np.dstack([rgb, matte])
+        parts = iter_joined(row)
+    else:
+        offset = int(repairs["time_offset"].figures["frames"]) if "time_offset" in repairs else 0
+        starts = max(offset, 0), max(-offset, 0)
+        length = min(probe(file).num_frames - start for file, start in zip(row.files, starts, strict=True))
+        parts = zip(*open_pair(row, starts, length), strict=True)
+    for rgb, alpha in parts:
+        yield np.dstack([rgb, alpha])
 
 
-def _repaired(frame: np.ndarray, repairs: dict[str, Finding]) -> np.ndarray:
-    """One frame after its repairs, alpha before the colour that is divided by it."""
-    frame = np.array(frame)
+def _repaired(frame: np.ndarray, repairs: dict[str, Finding], is_premultiplied: bool) -> np.ndarray:
+    """One frame after its repairs, straight; alpha before the colour that is divided by it."""
     alpha = frame[..., 3]
     if "limited_range" in repairs:
-        alpha = np.rint((np.clip(alpha, 16, 235).astype(np.float32) - 16) * (255 / 219)).astype(np.uint8)
+        alpha = expand_limited(alpha)
     if "inverted" in repairs:
         alpha = 255 - alpha
     if "matte_noise" in repairs:
         alpha = np.where(alpha <= repairs["matte_noise"].figures["threshold"], 0, alpha)
     frame[..., 3] = alpha
-    if "premultiplied" in repairs:
+    if is_premultiplied:
         frame = unpremultiply(frame)
     if "odd_size" in repairs:
         frame = frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
@@ -186,11 +188,11 @@ def _recover(row: BadRow, root: Path) -> Row:
 def _with_matte(row: Row, matte: Path | None) -> Row:
     if matte is None:
         raise DataError(f"{row.foreground}: no matte, and none is found that has its name, size and length")
-    return Row(row.index, row.foreground, matte, row.prompt, row.kind)
+    return replace(row, matte=matte)
 
 
 def _swapped(row: Row) -> Row:
-    swapped = Row(row.index, row.matte, row.foreground, row.prompt, row.kind)
+    swapped = replace(row, foreground=row.matte, matte=row.foreground)
     next(iter_clip(swapped))  # a DataError here says that the other file is no matte either
     return swapped
 
