@@ -34,15 +34,19 @@ def unpremultiply(frame: np.ndarray) -> np.ndarray:
     top = np.iinfo(frame.dtype).max
     alpha = frame[..., 3:].astype(np.float32)
     stored = frame[..., :3].astype(np.float32)
-    divisor = np.maximum(alpha, 1.0)
-    colour = stored / divisor  # F in [0, 1]
+    result = frame.copy()
+    result[..., :3] = np.rint(np.minimum(stored / np.maximum(alpha, 1.0), 1.0) * top)
     faint = alpha[..., 0] < TRUSTED * top
     if faint.any():
         surroundings = bleed_outwards(stored / top, alpha / top)[faint]
-        low = np.maximum((stored[faint] - 0.5) / divisor[faint], 0.0)
-        high = np.where(alpha[faint] > 0, (stored[faint] + 0.5) / divisor[faint], 1.0)
-        low = np.where(alpha[faint] > 0, low, 0.0)
-        colour[faint] = np.clip(surroundings, np.minimum(low, 1.0), np.minimum(high, 1.0))
-    result = frame.copy()
-    result[..., :3] = np.rint(np.clip(colour, 0.0, 1.0) * top)
+        result[faint, :3] = _nearest_that_fits(np.rint(surroundings * top).astype(np.int64), frame[faint], top)
     return result
+
+
+def _nearest_that_fits(wanted: np.ndarray, stored: np.ndarray, top: int) -> np.ndarray:
+    """The level F nearest to the wanted one, both (N, 3), that premultiply turns into the stored P, (N, 4) with alpha."""
+    alpha = stored[:, 3:].astype(np.int64)
+    scaled = stored[:, :3].astype(np.int64) * top - top // 2  # premultiply rounds: P*top <= F*a + top // 2 < (P + 1)*top
+    divisor = np.maximum(alpha, 1)
+    low, high = -(-scaled // divisor), (scaled + top - 1) // divisor
+    return np.where(alpha > 0, np.clip(wanted, low, high), wanted).clip(0, top)

@@ -131,7 +131,7 @@ def _iter_animation(path: Path, indices: Sequence[int], depth: int) -> Iterator[
         is_wide = getattr(image, "n_frames", 1) == 1 and _bit_depth(image) > 8
         if is_wide and not image.mode.startswith("I"):  # of several such channels Pillow gives the upper 8 bits
             orientation = image.getexif().get(_ORIENTATION, 1)
-            frame = _upright(wide_stills.read_rgba64(path, image.width, image.height, image.format), orientation)
+            frame = upright(wide_stills.read_rgba64(path, image.width, image.height, image.format), orientation)
             yield frame if depth == 16 else narrow(frame)
             return
         for index in indices:
@@ -156,7 +156,7 @@ def _bit_depth(image: Image.Image) -> int:
     return 8
 
 
-def _upright(frame: np.ndarray, orientation: int) -> np.ndarray:
+def upright(frame: np.ndarray, orientation: int) -> np.ndarray:
     """What EXIF's orientation asks for, as ImageOps.exif_transpose does it."""
     if orientation in (5, 6, 7, 8):
         frame = frame.swapaxes(0, 1)
