@@ -9,7 +9,6 @@ The second line writes clips of those lengths, each in a process of its own, and
 import argparse
 import io
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,10 +32,11 @@ CHUNK = 4  # frames a decoder hands over at a time
 
 @dataclass(frozen=True)
 class Timed:
-    """One way: seconds, megabytes of PNGs, and the frames that can be read back."""
+    """One way: seconds by the clock and of all cores, megabytes of PNGs, and the frames that can be read back."""
 
     name: str
     seconds: float
+    cpu_seconds: float
     megabytes: float
     frames: np.ndarray
 
@@ -60,6 +60,7 @@ def write_here(folder, chunks, formats=("png", "preview")):
     with ClipOutputs([(folder / one.clip_name, one) for one in chosen], 16) as outputs:
         for frames in chunks:
             outputs.write(frames)
+    return outputs
 
 
 def write_plainly(folder, chunks, with_preview):
@@ -90,15 +91,21 @@ def compare(num_frames, height, width, repeats=1):
     }
     timed = []
     for name, write in ways.items():
-        seconds = []
+        runs = []
         for _ in range(repeats):
             with tempfile.TemporaryDirectory() as folder:
-                start = time.perf_counter()
+                start, cpu = time.perf_counter(), _cpu_seconds()
                 write(Path(folder))
-                seconds.append(time.perf_counter() - start)
+                runs.append((time.perf_counter() - start, _cpu_seconds() - cpu))
                 frames, size = _read_back(Path(folder))
-        timed.append(Timed(name, min(seconds), size / 1e6, frames))
+        timed.append(Timed(name, *min(runs), size / 1e6, frames))
     return timed
+
+
+def _cpu_seconds():
+    """Of this process and of those that it waited for: a busy machine changes them less than the clock."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _read_back(folder):
@@ -111,7 +118,7 @@ def _read_back(folder):
 
 
 def peak_memory(num_frames, height, width):
-    """Megabytes that a process of its own takes at most: (Python's, the largest of its ffmpeg processes)."""
+    """MiB that a process of its own takes at most: (Python's, the largest of its ffmpeg processes). Linux only."""
     script = "import sys, bench_write; bench_write.measure(*map(int, sys.argv[1:]))"
     command = [sys.executable, "-c", script, str(num_frames), str(height), str(width)]
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -123,11 +130,30 @@ def peak_memory(num_frames, height, width):
 
 
 def measure(num_frames, height, width):
-    """Write the clip as PNGs, preview and WebM, and print the peaks."""
+    """Write and read back the clip as PNGs, preview and animated WebP, and print the peaks."""
+    children = [0.0]
     with tempfile.TemporaryDirectory() as folder:
-        write_here(Path(folder), pan(num_frames, height, width), ("png", "preview", "webm"))
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    print(*(resource.getrusage(kind).ru_maxrss / 1024 for kind in kinds))  # Linux counts in KiB
+        outputs = write_here(Path(folder), _watched(pan(num_frames, height, width), children), ("png", "preview", "webp"))
+        outputs.verify()
+    print(_high_water("self"), max(children))
+
+
+def _watched(chunks, peaks):
+    """Pass chunks on, and note each time what the child processes have taken at most."""
+    for frames in chunks:
+        yield frames
+        tasks = Path("/proc/self/task").iterdir()
+        pids = [pid for task in tasks for pid in (task / "children").read_text().split()]
+        peaks += [_high_water(pid) for pid in pids]
+
+
+def _high_water(pid):
+    """MiB a process has held at most. (What getrusage says of a child counts its parent's memory before exec.)"""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0  # it ended meanwhile
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def main():
@@ -150,7 +176,8 @@ def main():
     print(f"{options.num_frames} frames of {size[1]}x{size[0]}, {os.cpu_count()} cores")
     for way in timed:
         ratios = ", ".join(f"{timed[index].seconds / way.seconds:.2f}" for index in (0, 1))
-        print(f"{way.name:30s} {way.seconds:7.2f} s  {way.megabytes:7.1f} MB  times faster than the zips: {ratios}")
+        figures = f"{way.seconds:7.2f} s, {way.cpu_seconds:6.2f} s of CPU, {way.megabytes:6.1f} MB of PNGs"
+        print(f"{way.name:30s} {figures}; times faster than the zips: {ratios}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import bench_decoder_lora
 import bench_dora
 import bench_whole_clip
+import bench_write
+import numpy as np
 import torch
 from side_by_side import differences, random_vae
 
@@ -44,3 +46,16 @@ def test_the_factored_dora_equals_peft():
     lora, peft, factored = bench_dora.compare(width=16, hidden=40, num_tokens=6, rank=4)
     assert max(differences(factored, peft)) <= TOLERANCE
     assert (lora.output - peft.output).abs().max() > TOLERANCE  # without the magnitude it is another function
+
+
+def test_every_way_of_writing_stores_the_same_frames():
+    timed = bench_write.compare(num_frames=6, height=40, width=64)
+    expected = np.concatenate(list(bench_write.pan(6, 40, 64)))
+    assert len(timed) == 4 and len(np.unique(expected[..., 3])) > 50
+    for way in timed:
+        assert np.array_equal(way.frames, expected), way.name
+
+
+def test_memory_of_writing_is_measured_in_a_process_of_its_own():
+    own, children = bench_write.peak_memory(3, 32, 32)
+    assert 20 < own < 4000 and 2 < children < 1000  # MiB

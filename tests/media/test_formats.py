@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -302,3 +303,19 @@ def test_writing_in_one_chunk_or_many_is_the_same(tmp_path, hard, name):
                 frames[:] = 0  # callers may reuse their memory
         paths.append(path)
     assert np.array_equal(read_rgba(paths[0]), read_rgba(paths[1]))
+
+
+@pytest.mark.parametrize("name", ["png", "apng", "webp", "zip16", "prores", "stacked", "preview"])
+def test_memory_stays_that_of_a_few_frames(tmp_path, name):
+    """Arrays and bytes that Python holds while a long clip is written and read back, beside a short one's."""
+    frame = np.zeros((1, 128, 160, 4), np.uint8)
+    peaks = []
+    for num_frames in (30, 120):
+        tracemalloc.start()
+        with open_writer(tmp_path / FORMATS[name].clip_name, FORMATS[name], 16) as writer:
+            for t in range(num_frames):
+                frame[0, t, :, :] = 200  # a writer that kept frames would keep 120 different ones
+                writer.write(frame)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 10 * frame.nbytes

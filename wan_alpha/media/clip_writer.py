@@ -11,6 +11,8 @@ from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.media.pixel_depth import narrow, widen
 from wan_alpha.media.premultiplied import premultiply
 
+_MOST_THREADS = 8  # each holds a frame or two
+
 
 class ClipWriter:
     """A context manager with `write(frames)`; subclasses say how frames are kept and what ends the output.
@@ -152,12 +154,12 @@ class FrameWriter(ClipWriter):
 
     def _append(self, frames):
         if self._pool is None:
-            self._workers = os.cpu_count() or 1
+            self._workers = min(os.cpu_count() or 1, _MOST_THREADS)
             self._pool = ThreadPoolExecutor(self._workers)
         for frame in require_rgba(self.path, frames):
             self._pending.append(self._pool.submit(self._encode, *self._prepare(frame)))
-            # One waiting frame a thread keeps them all busy.
-            while len(self._pending) > 2 * self._workers:
+            # Two more than there are threads keep them all busy.
+            while len(self._pending) > self._workers + 2:
                 self._store(self._pending.popleft().result())
 
     def _finish(self):
