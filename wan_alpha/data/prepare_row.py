@@ -1,5 +1,6 @@
 """One source of `prepare`: checked frame by frame, written, and remembered so that the next run need not do it again."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +13,11 @@ from wan_alpha.data.doctor.evidence import fingerprint
 from wan_alpha.data.prepare_journal import Part, PreparedRow, read_journal, settings_key, write_journal
 from wan_alpha.data.scenes import CutFinder, split_at
 from wan_alpha.errors import DataError
-from wan_alpha.media.alpha_source import AlphaSource, describe_source, find_source_state, iter_source
+from wan_alpha.media.alpha_source import AlphaSource, describe_source, find_source_state, iter_source_indices
 from wan_alpha.media.limits import NO_LIMITS, MediaLimits, refusals
 from wan_alpha.media.probe import MediaInfo, probe
 from wan_alpha.media.stills import is_image_path
+from wan_alpha.media.timeline import resample
 
 # A scene of fewer frames is too short to train on: the shortest clip of more than one frame has 4n+1 = 5.
 SHORTEST_SCENE = 5
@@ -110,15 +112,19 @@ def _write(
     source: Source, clip: AlphaSource, info: MediaInfo, name: str, out_dir: Path, link: bool, settings: PrepareSettings
 ) -> PreparedRow:
     fps, file = info.fps or DEFAULT_FPS, source.matte or source.foreground
-    survey = _Survey(info.num_frames, cuts=CutFinder() if settings.split_scenes else None)
-    frames = survey.watch(iter_source(clip, 0, 1 if source.kind == "static" else None), file)
-    if info.num_frames == 1:
-        (frame,) = frames  # to the end, so that alpha is judged before anything is written
-        return PreparedRow((Part(write_still(out_dir, name, frame), fingerprint([frame])),))
     is_copied = (
         source.matte is not None and clip.source_state == "straight" and clip.matte_range == "auto"
         and not is_image_path(source.foreground) and not is_image_path(source.matte)
     )  # fmt: skip
+    playing = list(range(info.num_frames))
+    if not is_copied and info.is_variable_rate and info.timeline is not None:
+        # What is written has one rate: frames are repeated or dropped by the time that they are shown.
+        playing = resample(info.timeline.times, info.timeline.duration, fps)
+    survey = _Survey(len(playing), cuts=CutFinder() if settings.split_scenes else None)
+    frames = survey.watch(_iter_playing(clip, playing), file)
+    if info.num_frames == 1:
+        (frame,) = frames  # to the end, so that alpha is judged before anything is written
+        return PreparedRow((Part(write_still(out_dir, name, frame), fingerprint([frame])),))
     if not is_copied and not settings.split_scenes:
         record = write_streams(out_dir, name, frames, fps)
         return PreparedRow((Part(record, fingerprint(survey.samples)),))
@@ -126,7 +132,7 @@ def _write(
         shape = frame.shape
     scenes = split_at(survey.cuts.cuts() if survey.cuts else [], survey.num_frames)
     if len(scenes) > 1 or not is_copied:
-        return _write_scenes(scenes, clip, info, name, out_dir, fps, settings)
+        return _write_scenes([playing[slice(*scene)] for scene in scenes], clip, info, name, out_dir, fps, settings)
     if reasons := refusals(info, settings.limits):
         raise DataError(f"{source.foreground}: refused: {'; '.join(reasons)}")
     files = source.foreground, source.matte
@@ -135,27 +141,35 @@ def _write(
 
 
 def _write_scenes(
-    scenes: list[tuple[int, int]], clip: AlphaSource, info: MediaInfo, name: str, out_dir: Path, fps: float,
+    scenes: list[list[int]], clip: AlphaSource, info: MediaInfo, name: str, out_dir: Path, fps: float,
     settings: PrepareSettings,
 ) -> PreparedRow:  # fmt: skip
-    """Each scene as a clip NAME-1, NAME-2, ...; those that are too short or long are left out."""
+    """Each scene, a list of frame numbers, as a clip NAME-1, NAME-2, ...; too short and refused ones are left out."""
     parts, left_out = [], []
-    for number, (start, stop) in enumerate(scenes, 1):
-        length = stop - start
-        where = f"frames {start} to {stop - 1}" if len(scenes) > 1 else f"{info.path}"
+    for number, playing in enumerate(scenes, 1):
+        length = len(playing)
+        where = f"frames {playing[0]} to {playing[-1]}" if len(scenes) > 1 else f"{info.path}"
         reasons = refusals(replace(info, num_frames=length, duration=length / fps), settings.limits)
         if len(scenes) > 1 and length < SHORTEST_SCENE:
             reasons = [f"a scene of {length} frames, fewer than {SHORTEST_SCENE}"]
         survey = _Survey(length)
-        frames = survey.watch(iter_source(clip, start, length), Path(where))
         try:
             if reasons:
                 raise DataError(f"{where}: refused: {'; '.join(reasons)}")
             part_name = f"{name}-{number}" if len(scenes) > 1 else name
-            record = write_streams(out_dir, part_name, frames, fps)
+            record = write_streams(out_dir, part_name, survey.watch(_iter_playing(clip, playing), Path(where)), fps)
             parts.append(Part(record, fingerprint(survey.samples)))
         except DataError as error:
             left_out.append(str(error))
     if not parts:
         raise DataError("; ".join(left_out))
     return PreparedRow(tuple(parts), tuple(left_out))
+
+
+def _iter_playing(clip: AlphaSource, playing: list[int]) -> Iterator[np.ndarray]:
+    """The frames of these numbers, which never descend and may repeat."""
+    times = Counter(playing)
+    wanted = sorted(times)
+    for index, frame in zip(wanted, iter_source_indices(clip, wanted), strict=True):
+        for _ in range(times[index]):
+            yield frame

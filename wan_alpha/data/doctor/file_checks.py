@@ -59,10 +59,11 @@ def frame_rates(evidence: Evidence) -> Iterator[Finding]:
 
 
 def variable_frame_rate(evidence: Evidence) -> Iterator[Finding]:
-    """Frames at uneven times: training takes them as if they were even, motion then stutters."""
+    """Frames at uneven times: brought to their mean rate on the way, some then repeat and others are missing."""
     for info in _infos(evidence):
         if info.is_variable_rate:
-            message = "variable frame rate: frames are counted, not timed; write the clip at one rate"
+            message = f"variable frame rate, brought to its mean ({info.fps:.3g} per second) in training: some frames "
+            message += "repeat and others are missing; write the clip at one rate"
             yield Finding("variable_frame_rate", "warning", info.path.name, message)
 
 
