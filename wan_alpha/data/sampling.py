@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from wan_alpha.alpha.ranges import uint8_to_unit, unit_to_model
+from wan_alpha.alpha.ranges import unit_to_model
 from wan_alpha.data.clips import ClipInfo
+from wan_alpha.data.resize import resize_and_cut
 from wan_alpha.errors import ConfigError
 from wan_alpha.media.timeline import resample
 
@@ -17,8 +17,6 @@ FRAME_MODES = ("head", "random", "uniform", "keyframe")
 
 # A still is enlarged at least this much, so that the pan has room to move.
 _PAN_ROOM = 1.25
-# Below this alpha (half a level of 255) dividing by it would only amplify rounding.
-_CLEAR = 0.5 / 255.0
 
 
 @dataclass(frozen=True)
@@ -171,36 +169,14 @@ def render_clip(frames: np.ndarray, indices: Sequence[int], geometry: Geometry) 
         rgb (3, T, height, width) float32 straight in [-1, 1]; alpha (1, T, height, width) float32 in [0, 1].
     """
     rgba = torch.empty(4, len(indices), geometry.height, geometry.width)
-    previous, resized = None, None
+    size, area = (geometry.resized_height, geometry.resized_width), (geometry.height, geometry.width)
+    # A pan over a still: it is resized once, not once a frame.
+    is_pan = len(set(indices)) == 1 and len(indices) > 1
+    still = resize_and_cut(frames[indices[0]], size, (0, 0, *size)) if is_pan else None
     for t, (index, (top, left)) in enumerate(zip(indices, geometry.offsets, strict=True)):
-        if index != previous:  # a still is resized once, not once a frame
-            resized = resize_straight(torch.from_numpy(frames[index]), geometry.resized_height, geometry.resized_width)
-            previous = index
-        cut = resized[:, top : top + geometry.height, left : left + geometry.width]
-        rgba[:3, t], rgba[3:, t] = unit_to_model(cut[:3]), cut[3:]
+        if is_pan:
+            part = still[:, top : top + geometry.height, left : left + geometry.width]
+        else:
+            part = resize_and_cut(frames[index], size, (top, left, *area))
+        rgba[:3, t], rgba[3:, t] = unit_to_model(part[:3]), part[3:]
     return rgba[:3], rgba[3:]
-
-
-def resize_straight(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Resize one straight RGBA frame without bleeding hidden colour into edges.
-
-        alpha' = R(alpha),  rgb' = R(rgb * alpha) / R(alpha)        (R: antialiased bilinear; Porter & Duff 1984)
-
-    Where alpha' vanishes the colour is R(rgb), so that colour under clear pixels stays what it was. A frame that has
-    the size already is returned exactly.
-
-    Args:
-        frame: (H, W, 4) uint8, straight.
-
-    Returns:
-        (4, height, width) float32 in [0, 1], straight.
-    """
-    rgba = uint8_to_unit(frame.permute(2, 0, 1))
-    if rgba.shape[1:] == (height, width):
-        return rgba
-    rgb, alpha = rgba[:3], rgba[3:]
-    stack = torch.cat([rgb * alpha, alpha, rgb])[None]
-    stack = F.interpolate(stack, (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
-    premultiplied, alpha, hidden = stack[:3], stack[3:4], stack[4:]
-    rgb = torch.where(alpha > _CLEAR, premultiplied / alpha.clamp(min=_CLEAR), hidden)
-    return torch.cat([rgb, alpha]).clamp(0.0, 1.0)

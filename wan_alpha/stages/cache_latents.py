@@ -31,7 +31,7 @@ from wan_alpha.training.meeting import Meeting
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.weights.wan_layout import find_wan_files
 
-PREPROCESSING_VERSION = 1  # raise it when frames, renders or ellipses come out differently from the same recipe
+PREPROCESSING_VERSION = 2  # raise it when frames, renders or ellipses come out differently from the same recipe
 PROMPT_BATCH = 8
 MEETING_FOLDER = ".processes"
 

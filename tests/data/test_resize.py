@@ -1,0 +1,63 @@
+"""Resizing in premultiplied space: the plain way, and the fast one that must agree with it."""
+
+import numpy as np
+import pytest
+import torch
+
+from wan_alpha.data.resize import resize_and_cut, resize_straight
+from wan_alpha.media.stills import iter_rgba
+
+LEVEL = 1.01 / 255
+
+
+@pytest.mark.parametrize("resize", ["plain", "fast"])
+def test_hidden_colour_does_not_bleed_into_edges(resize):
+    frame = np.zeros((32, 32, 4), np.uint8)
+    frame[..., :3] = (0, 255, 0)  # green under the clear part
+    frame[:, 16:] = (255, 0, 0, 255)
+    if resize == "plain":
+        resized = resize_straight(torch.from_numpy(frame), 19, 27)
+    else:
+        resized = resize_and_cut(frame, (19, 27), (0, 0, 19, 27))
+    edge = (resized[3] > 0.01) & (resized[3] < 0.99)
+    assert edge.any()
+    assert (resized[0][edge] > 0.99).all() and (resized[1][edge] < 0.01).all()
+    assert (resized[1][resized[3] == 0] > 0.99).all()  # and colour under clear pixels stays
+    assert resized.min() >= 0 and resized.max() <= 1
+
+
+def soft_noise(height, width, seed=0):
+    """Colour noise under a soft disc: clear, semi-transparent and opaque pixels, each with any hidden colour."""
+    frame = np.random.default_rng(seed).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    y, x = np.mgrid[:height, :width]
+    distance = np.hypot(y - height / 2, x - width / 2)
+    frame[..., 3] = np.clip((min(height, width) / 3 - distance) * 60 + 128, 0, 255)
+    return frame
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 53), (80, 64), (200, 150), (9, 7), (97, 40)])
+def test_the_fast_way_agrees_to_a_level(size):
+    frame = soft_noise(80, 64)
+    plain = resize_straight(torch.from_numpy(frame), *size)
+    fast = resize_and_cut(frame, size, (0, 0, *size))
+    part = resize_and_cut(frame, size, (2, 1, size[0] - 4, size[1] - 3))
+    assert (part - fast[:, 2:-2, 1:-2]).abs().max() <= LEVEL
+    assert (fast[3] - plain[3]).abs().max() <= LEVEL
+    seen = (plain[3] > 0.5 / 255) & (fast[3] > 0)  # a pixel that comes out clear keeps its hidden colour
+    assert seen.any() and (fast - plain).abs()[:3, seen].max() <= LEVEL
+    semi = (fast[3] > 0.01) & (fast[3] < 0.99)
+    assert (fast - plain).abs()[:, semi].max() <= 1e-4 or size == (80, 64)
+
+
+def test_fur_where_most_is_semi_transparent(lemur):
+    frame = next(iter_rgba(lemur, [0]))[:200, :300]
+    frame = np.ascontiguousarray(frame)
+    frame[..., 3] = frame[..., 3] // 2 + 40  # nothing clear, nothing opaque
+    plain = resize_straight(torch.from_numpy(frame), 90, 130)
+    assert torch.equal(resize_and_cut(frame, (90, 130), (5, 6, 80, 100)), plain[:, 5:85, 6:106])
+
+
+def test_no_resize_is_exact():
+    frame = soft_noise(16, 24)
+    part = resize_and_cut(frame, (16, 24), (3, 4, 8, 9))
+    assert np.array_equal((part * 255).round().permute(1, 2, 0).numpy(), frame[3:11, 4:13])
