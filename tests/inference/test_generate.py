@@ -80,7 +80,9 @@ def test_formats_are_chosen_and_described(make_recipe, reference_dir):
     assert settings["models"]["rgba_weights"]["sha256"] == file_sha256(reference_dir / "rgba_vae_checkpoint.bin")
     assert {"dit", "text_encoder", "base_vae"} <= {part.split(".")[0] for part in settings["models"]}
     assert [one["format"] for one in settings["outputs"]] == list(recipe.formats)
-    assert all(one["width"] == 48 and one["num_frames"] == 9 and len(one["sha256"]) == 64 for one in settings["outputs"])
+    assert all(
+        one["width"] == 48 and one["num_frames"] == 9 and len(one["sha256"]) == 64 for one in settings["outputs"]
+    )
     for name in ("frames16", "video.webp"):
         texts = read_texts(clip.folder / name)
         assert texts["prompt"] == recipe.prompt and json.loads(texts["settings"])["seed"] == 4

@@ -118,7 +118,8 @@ def test_prompt_and_settings_travel_along(tmp_path, disc):
 
 
 def test_a_hostile_packet_is_not_expanded(tmp_path, disc):
-    bomb = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]><x:xmpmeta xmlns:x="adobe:ns:meta/">&b;</x:xmpmeta>'
+    entities = b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;">]>'
+    bomb = entities + b'<x:xmpmeta xmlns:x="adobe:ns:meta/">&b;</x:xmpmeta>'
     Image.fromarray(disc[0]).save(tmp_path / "a.webp", xmp=bomb)
     assert read_texts(tmp_path / "a.webp") == {}
     Image.fromarray(disc[0]).save(tmp_path / "b.webp", xmp=b"<broken")
@@ -221,3 +222,14 @@ def test_compositing_in_whole_numbers_is_rounded_exactly():
     share = alpha[..., None] / 255.0
     expected = np.rint(share * frame[..., :3] + (1 - share) * plate)
     assert np.array_equal(composite_over(frame, plate), expected)
+
+
+def test_real_files_keep_their_alpha(tmp_path, real_media, squirrel):
+    lemur = real_media / "lemur_cutout.png"
+    for name in ("lemur.png", "lemur.webp"):
+        assert convert(AlphaSource(lemur), tmp_path / name).written.alpha_error.max_error == 0
+        assert len(np.unique(read_rgba(tmp_path / name)[..., 3])) == 256
+    bear = convert(AlphaSource(real_media / "bear_vp9_alpha.webm"), tmp_path / "bear.mov", start=60, num_frames=4)
+    assert bear.written.fps == 30 and (read_rgba(tmp_path / "bear.mov")[..., 3] == 68).all()
+    cut = convert(AlphaSource(squirrel), tmp_path / "squirrel.mp4", "rgb", num_frames=3, background="checkerboard")
+    assert (cut.written.width, cut.written.height, cut.written.alpha_error) == (832, 480, None)

@@ -103,7 +103,9 @@ def test_prores_keeps_ten_bits_and_its_tags(tmp_path, wide):
     assert colour.mean() < 257  # a level of 8 bits
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].suffix in (".mov", ".webm", ".mp4", ".mkv")])
+@pytest.mark.parametrize(
+    "name", [name for name in FORMATS if FORMATS[name].suffix in (".mov", ".webm", ".mp4", ".mkv")]
+)
 def test_videos_say_their_rate_and_colours(tmp_path, hard, name):
     if name == "hevc" and not alpha_video.hevc_carries_alpha():
         pytest.skip("this ffmpeg writes no HEVC with alpha")
@@ -146,7 +148,9 @@ def test_gif_is_clear_from_half_down(tmp_path, hard):
     assert np.abs(back.astype(int) - hard)[..., :3][opaque].mean() < 16
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_ALPHA if name not in ("gif", "matte", "still", "png16", "zip16")])
+@pytest.mark.parametrize(
+    "name", [name for name in WITH_ALPHA if name not in ("gif", "matte", "still", "png16", "zip16")]
+)
 def test_premultiplied_variants(tmp_path, hard, name):
     if name == "hevc" and not alpha_video.hevc_carries_alpha():
         pytest.skip("this ffmpeg writes no HEVC with alpha")

@@ -89,7 +89,8 @@ class HevcAlphaWriter(StreamWriter):
     def encoder_arguments(self):
         # hvc1 is the only tag under which Apple's players open HEVC.
         codec = ["-c:v", "libx265", "-pix_fmt", "yuva420p", "-tag:v", "hvc1", "-crf", str(self.crf)]
-        return ["-vf", bt709.FROM_RGBA, *codec, "-x265-params", "log-level=error", "-movflags", "+faststart", *bt709.TAGS]
+        codec += ["-x265-params", "log-level=error", "-movflags", "+faststart"]
+        return ["-vf", bt709.FROM_RGBA, *codec, *bt709.TAGS]
 
     def convert(self, frames):
         return bt709.pad_to_even(require_rgba(self.path, frames))

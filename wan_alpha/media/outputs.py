@@ -1,4 +1,4 @@
-"""One clip written in several formats at once; each is read back, and a manifest says what it is and how it was made."""
+"""One clip in several formats at once; each is read back, and a manifest says what it is and how it was made."""
 
 import hashlib
 import json

@@ -47,7 +47,9 @@ class SpriteSheetWriter(ClipWriter):
 
     def _begin(self, height, width):
         if max(height, width) > self.largest_side:
-            raise DataError(f"{self.path}: a frame of {width}x{height} is more than a sheet's {self.largest_side} pixels")
+            raise DataError(
+                f"{self.path}: a frame of {width}x{height} is more than a sheet's {self.largest_side} pixels"
+            )
         if not self.path.parent.is_dir():
             raise DataError(f"{self.path}: the folder {self.path.parent} does not exist")
         self._rows = self.largest_side // height
