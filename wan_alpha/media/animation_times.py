@@ -1,7 +1,7 @@
 """How long each frame of an animation is shown, read from the file's own blocks: nothing is decoded."""
 
+import mmap
 import struct
-from pathlib import Path
 
 # What browsers show frames for that name no time.
 _DEFAULT = 0.1
@@ -9,15 +9,16 @@ _DEFAULT = 0.1
 
 def frame_durations(path) -> list[float]:
     """Seconds of each frame of a GIF, APNG or WebP animation, in order; [] where the file names no times."""
-    data = Path(path).read_bytes()
-    if data[:3] == b"GIF":
-        durations = _gif(data)
-    elif data[:8] == b"\x89PNG\r\n\x1a\n":
-        durations = _apng(data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        durations = _webp(data)
-    else:
-        durations = []
+    # Mapped, not read: only the pages that hold the blocks' heads come into memory.
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:3] == b"GIF":
+            durations = _gif(data)
+        elif data[:8] == b"\x89PNG\r\n\x1a\n":
+            durations = _apng(data)
+        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            durations = _webp(data)
+        else:
+            durations = []
     return [duration or _DEFAULT for duration in durations] if any(durations) else []
 
 
