@@ -90,9 +90,9 @@ def test_every_fault_of_a_mixed_dataset_is_named(faulty):
     assert not report.is_clean
     assert checks(report) == {
         "good": [], "longer": ["frame_counts"], "late": ["time_offset"], "inverted": ["inverted"],
-        "limited": ["limited_range"], "swapped": ["colour_matte"], 7: ["bad_row"], "dark": ["premultiplied"],
+        "limited": ["limited_range"], "swapped": ["colour_matte"], "lost": ["bad_row"], "dark": ["premultiplied"],
         "noisy": ["matte_noise"], "odd": ["odd_size"], "again": ["matte_noise", "duplicate_clips"],
-        "clear": ["all_clear"], 13: ["bad_row"],
+        "clear": ["all_clear"], "gone": ["bad_row"],
     }  # fmt: skip
 
 
@@ -192,6 +192,9 @@ def test_the_command_on_a_faulty_dataset(tmp_path, clean, monkeypatch, capsys):
     assert run([*common, "--json"], monkeypatch) == 1
     content = json.loads(capsys.readouterr().out)
     assert [row["findings"][0]["check"] for row in content["reports"]] == ["empty_caption", "fringe"]
+    assert run(common, monkeypatch) == 1
+    printed = capsys.readouterr().out
+    assert "warning fringe" in printed and "notes: limits 2" in printed and "0 clean; 0 errors, 2 warnings" in printed
     assert run([*common, "--ignore", "empty_caption,fringe"], monkeypatch) == 0
     assert run([*common, "--ignore", "fringes"], monkeypatch) == 2
     assert "ignore = fringes: no such check" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """What a check says about a row."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,3 +42,8 @@ class Finding:
             "repair": self.repair,
             "figures": self.figures,
         }
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors, then warnings, then notes; within each the order they came in."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))

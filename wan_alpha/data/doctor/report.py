@@ -3,32 +3,41 @@
 import base64
 import json
 import os
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from wan_alpha.data.doctor.row import RowReport
 from wan_alpha.data.doctor.run import DoctorReport
 
 JSON_FILE, SHEET_FILE = "doctor.json", "contact_sheet.html"
-_STYLES = {"error": "red", "warning": "yellow", "note": "cyan"}
+_STYLES = {"error": "red", "warning": "yellow"}
+_PLAIN_WIDTH = 160  # columns, where the output is not a terminal
 
 
 def print_table(report: DoctorReport, console: Console | None = None) -> None:
-    """Every finding in a row of its own, then one line that counts them."""
+    """Every error and warning in a row of its own, how often each note occurs, then one line that counts them."""
     console = console or Console()
-    table = Table("row", "file", "check", "finding", "--fix", show_lines=False)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    table = Table("row", "file", "check", "finding", "--fix")
     for row in report.reports:
         for finding in row.findings:
-            style = _STYLES[finding.severity]
-            check = f"[{style}]{finding.severity}[/{style}] {finding.check}"
-            # A file name is nobody's markup.
-            name, message = (text.replace("[", "\\[") for text in (finding.file, finding.message))
-            table.add_row(str(row.index), name, check, message, finding.repair or "")
+            if not finding.is_clean:
+                check = Text(f"{finding.severity} {finding.check}", _STYLES[finding.severity])
+                # Text, not markup: a file's name may hold brackets.
+                cells = Text(finding.file), check, Text(finding.message.partition("\n")[0]), finding.repair or ""
+                table.add_row(str(row.index), *cells)
     if table.row_count:
         console.print(table)
+    notes = Counter(finding.check for row in report.reports for finding in row.findings if finding.is_clean)
+    if notes:
+        counted = ", ".join(f"{check} {count}" for check, count in notes.items())
+        console.print(f"notes: {counted}", highlight=False, markup=False)
     console.print(summary(report), highlight=False, markup=False)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from wan_alpha.data.doctor import colour_checks, file_checks, matte_checks
 from wan_alpha.data.doctor.evidence import Evidence, gather
-from wan_alpha.data.doctor.findings import SEVERITIES, Finding
+from wan_alpha.data.doctor.findings import Finding, worst_first
 from wan_alpha.data.manifest import BadRow, Row
 from wan_alpha.errors import DataError
 from wan_alpha.media.limits import MediaLimits, refusals
@@ -70,7 +70,8 @@ def examine_row(row: Row | BadRow, root, limits: MediaLimits, thumbnails: bool =
     if isinstance(row, BadRow):
         check = "path_outside" if row.leaves_root else "bad_row"
         name = row.names[0] if row.names else ""
-        return RowReport(row.index, row.names, findings=(Finding(check, "error", name, row.reason),))
+        finding = Finding(check, "error", name, row.reason.removeprefix(f"{name}: "))
+        return RowReport(row.index, row.names, row.prompt, (finding,))
     names = tuple(_name_in(root, file) for file in row.files)
     try:
         colour, matte = (probe(file) if file is not None else None for file in (row.foreground, row.matte))
@@ -78,7 +79,7 @@ def examine_row(row: Row | BadRow, root, limits: MediaLimits, thumbnails: bool =
     except DataError as error:
         # Which of the two it is, the message begins with.
         broken = next((file for file in row.files if str(error).startswith(str(file))), row.foreground)
-        finding = Finding("unreadable", "error", broken.name, str(error))
+        finding = Finding("unreadable", "error", broken.name, str(error).removeprefix(f"{broken}: "))
         return RowReport(row.index, names, row.prompt, (finding,))
     findings = [finding for check in file_checks.CHECKS for finding in check(evidence)]
     findings += _limits(colour, limits)
@@ -88,12 +89,11 @@ def examine_row(row: Row | BadRow, root, limits: MediaLimits, thumbnails: bool =
             checks = matte_checks.EDGE_CHECKS + colour_checks.CHECKS
             faults += [finding for check in checks for finding in check(evidence)]
         findings += faults
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return RowReport(
         row.index,
         names,
         row.prompt,
-        tuple(findings),
+        worst_first(findings),
         _size(evidence),
         _shares(evidence.alpha_counts),
         evidence.digest,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wan_alpha.data.discover import discover_sources
 from wan_alpha.data.doctor import dataset_checks
-from wan_alpha.data.doctor.findings import SEVERITIES
+from wan_alpha.data.doctor.findings import SEVERITIES, worst_first
 from wan_alpha.data.doctor.row import RowReport, examine_row
 from wan_alpha.data.manifest import BadRow, Row, find_manifest, read_rows
 from wan_alpha.data.parallel import map_rows
@@ -112,5 +112,5 @@ def examine_dataset(
         if check.__name__ not in ignore:
             for index, finding in check(reports):
                 extra[index].append(finding)
-    reports = [replace(report, findings=(*report.findings, *extra[report.index])) for report in reports]
+    reports = [replace(report, findings=worst_first([*report.findings, *extra[report.index]])) for report in reports]
     return DoctorReport(dataset.root, tuple(reports))
