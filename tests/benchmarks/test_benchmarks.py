@@ -2,6 +2,7 @@
 
 import bench_decoder_lora
 import bench_dora
+import bench_read
 import bench_whole_clip
 import bench_write
 import numpy as np
@@ -59,3 +60,12 @@ def test_every_way_of_writing_stores_the_same_frames():
 def test_memory_of_writing_is_measured_in_a_process_of_its_own():
     own, children = bench_write.peak_memory(3, 32, 32)
     assert 20 < own < 4000 and 2 < children < 1000  # MiB
+
+
+def test_reading_gives_what_the_plain_way_gives(tmp_path):
+    rows = bench_read.make_pairs(tmp_path, 1, 12, 64, 96, crf=10)
+    plain, package = bench_read.compare(rows, 5, (32, 48))
+    assert package.rgba.shape == plain.rgba.shape == (4, 5, 32, 48) and package.rgba.std() > 0.1
+    assert (package.rgba[3] - plain.rgba[3]).abs().mean() < 1 / 255
+    opaque = plain.rgba[3] > 0.99  # elsewhere PIL mixes hidden colour into edges
+    assert opaque.any() and (package.rgba - plain.rgba).abs()[:3, opaque].mean() < 3 / 255

@@ -10,8 +10,10 @@ from wan_alpha.alpha.ranges import uint8_to_unit
 
 # Below this alpha (half a level of 255) dividing by it would only amplify rounding.
 _CLEAR = 0.5 / 255.0
-# Part of a frame that may be semi-transparent before computing the whole of it in floats is as fast.
-_FEW = 0.2
+# Part of a frame that may be at edges before computing the whole of it in floats is as fast.
+_FEW = 0.4
+# Alpha from here on counts as opaque: lossy codecs leave such noise all over a matte, and weights hardly differ by it.
+_OPAQUE_FROM = 251
 
 
 def resize_straight(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -39,40 +41,50 @@ def resize_straight(frame: torch.Tensor, height: int, width: int) -> torch.Tenso
     return torch.cat([rgb, alpha]).clamp(0.0, 1.0)
 
 
-def resize_and_cut(frame: np.ndarray, size: tuple[int, int], cut: tuple[int, int, int, int]) -> torch.Tensor:
-    """The same, of a part of the resized frame and several times faster; to one level of 255.
+def resize_and_cut(frame: np.ndarray, size: tuple[int, int], cut: tuple[int, int, int, int], out: torch.Tensor) -> None:
+    """The same in levels, of a part of the resized frame and several times faster; to one level of 255.
 
-    Where the resized alpha is 0 or 255 all that went into a pixel is equally clear or opaque, and R(rgb), which eight
-    bits hold and vector instructions compute, is right. Only the pixels between are computed in floats, one by one.
+    Where all that goes into a pixel is equally clear or opaque, R(rgb), which eight bits hold and vector instructions
+    compute, is right. Only the pixels at edges are computed in floats, one by one.
 
     Args:
         frame: (H, W, 4) uint8, straight.
         size: (height, width) of the whole frame when resized.
         cut: (top, left, height, width) of the part wanted.
-
-    Returns:
-        (4, height, width) float32 in [0, 1], straight.
+        out: (4, height, width) float32, filled with levels in [0, 255], straight.
     """
     top, left, height, width = cut
+    window = slice(top, top + height), slice(left, left + width)
     if frame.shape[:2] == size:
-        part = torch.from_numpy(frame[top : top + height, left : left + width])
-        return uint8_to_unit(part.permute(2, 0, 1))
+        _copy_channels(torch.from_numpy(frame).permute(2, 0, 1)[:, *window], out)
+        return
     # A view in the memory layout of images, which is the one that the fast path is for.
-    levels = F.interpolate(
-        torch.from_numpy(frame).permute(2, 0, 1)[None], size, mode="bilinear", antialias=True, align_corners=False
-    )[0, :, top : top + height, left : left + width]
-    result = uint8_to_unit(levels)
-    alpha = levels[3].numpy()
-    rows, columns = np.nonzero((alpha > 0) & (alpha < 255))
-    if len(rows) > _FEW * alpha.size:
-        return resize_straight(torch.from_numpy(frame), *size)[:, top : top + height, left : left + width]
-    if len(rows):
-        result[:, rows, columns] = _resize_pixels(frame, size, rows + top, columns + left)
-    return result
+    _copy_channels(_resize_levels(torch.from_numpy(frame).permute(2, 0, 1), size)[:, *window], out)
+    zones = _resize_levels(torch.from_numpy(_zones(frame[..., 3])), size)[0][window].numpy()
+    rows, columns = np.nonzero((zones > 0) & (zones < 254))
+    if len(rows) > _FEW * zones.size:
+        out.copy_(resize_straight(torch.from_numpy(frame), *size)[:, *window]).mul_(255)
+    elif len(rows):
+        out[:, rows, columns] = _resize_pixels(frame, size, rows + top, columns + left)
+
+
+def _copy_channels(levels: torch.Tensor, out: torch.Tensor) -> None:
+    for channel, target in zip(levels, out, strict=True):  # one by one: a copy of all at once is several times slower
+        target.copy_(channel)
+
+
+def _zones(alpha: np.ndarray) -> np.ndarray:
+    """(1, H, W) uint8: 0 where clear, 254 where opaque, 127 between."""
+    alpha = np.ascontiguousarray(alpha)[None]
+    return ((alpha > 0).view(np.uint8) + (alpha >= _OPAQUE_FROM).view(np.uint8)) * np.uint8(127)
+
+
+def _resize_levels(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def _resize_pixels(frame: np.ndarray, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
-    """Single pixels of the resized frame, (4, N), in floats and premultiplied space."""
+    """Single pixels of the resized frame, (4, N) levels, in floats and premultiplied space."""
     row_places, row_weights = _filter_taps(frame.shape[0], size[0])
     column_places, column_weights = _filter_taps(frame.shape[1], size[1])
     pixels = np.ascontiguousarray(frame).view(np.uint32)[..., 0]
@@ -82,7 +94,7 @@ def _resize_pixels(frame: np.ndarray, size: tuple[int, int], rows: np.ndarray, c
     coverage = torch.from_numpy(weights) * levels[..., 3]
     alpha = coverage.sum(dim=1)
     rgb = torch.bmm(coverage[:, None], levels[..., :3])[:, 0] / alpha.clamp(min=1e-6)[:, None]
-    return (torch.cat([rgb, alpha[:, None]], dim=1).T / 255.0).clamp(0.0, 1.0)
+    return torch.cat([rgb, alpha[:, None]], dim=1).T.clamp(0.0, 255.0)
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wan_alpha.alpha.ranges import unit_to_model
 from wan_alpha.data.clips import ClipInfo
 from wan_alpha.data.resize import resize_and_cut
 from wan_alpha.errors import ConfigError
@@ -172,11 +171,14 @@ def render_clip(frames: np.ndarray, indices: Sequence[int], geometry: Geometry) 
     size, area = (geometry.resized_height, geometry.resized_width), (geometry.height, geometry.width)
     # A pan over a still: it is resized once, not once a frame.
     is_pan = len(set(indices)) == 1 and len(indices) > 1
-    still = resize_and_cut(frames[indices[0]], size, (0, 0, *size)) if is_pan else None
+    if is_pan:
+        still = torch.empty(4, *size)
+        resize_and_cut(frames[indices[0]], size, (0, 0, *size), still)
     for t, (index, (top, left)) in enumerate(zip(indices, geometry.offsets, strict=True)):
         if is_pan:
-            part = still[:, top : top + geometry.height, left : left + geometry.width]
+            rgba[:, t] = still[:, top : top + geometry.height, left : left + geometry.width]
         else:
-            part = resize_and_cut(frames[index], size, (top, left, *area))
-        rgba[:3, t], rgba[3:, t] = unit_to_model(part[:3]), part[3:]
+            resize_and_cut(frames[index], size, (top, left, *area), rgba[:, t])
+    rgba[:3].mul_(2 / 255).sub_(1)
+    rgba[3].div_(255)
     return rgba[:3], rgba[3:]

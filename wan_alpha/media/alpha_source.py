@@ -180,12 +180,15 @@ def _iter_packed(source: AlphaSource, indices: Sequence[int], depth: int) -> Ite
 
 def _iter_pair(source: AlphaSource, indices: Sequence[int], depth: int) -> Iterator[np.ndarray]:
     is_limited = matte_levels(source) == "limited"
-    colours = iter_indices(source.foreground, indices, "rgb24", depth=depth)
+    # As RGBA, so that the matte only has to be written into each frame.
+    colours = iter_indices(source.foreground, indices, "rgba", depth=depth)
     mattes = iter_indices(source.matte, indices, "gray", depth=depth)
     with ThreadPoolExecutor(1) as pool:  # both decoders start at once
         first = pool.submit(next, mattes)
-        colour = next(colours)
+        frame = next(colours)
         matte = first.result()
-    while colour is not None and matte is not None:
-        yield packed.join(colour, expand_limited(matte) if is_limited else matte)
-        colour, matte = next(colours, None), next(mattes, None)
+    while frame is not None and matte is not None:
+        frame = frame if frame.flags.writeable else frame.copy()
+        frame[..., 3] = expand_limited(matte) if is_limited else matte
+        yield frame
+        frame, matte = next(colours, None), next(mattes, None)

@@ -1,0 +1,179 @@
+"""Clips per second out of colour and matte pairs: this package, and the plain way (imageio, PIL); memory of long files.
+
+    python tests/benchmarks/bench_read.py
+    python tests/benchmarks/bench_read.py --memory     # peak memory while 81 and 2000 frames are read
+
+The plain way opens each stream with imageio, counts its frames, gets 17 of them one by one and resizes each with PIL.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from wan_alpha.data.clips import describe_clip, read_frames
+from wan_alpha.data.manifest import Row
+from wan_alpha.data.sampling import choose_geometry, render_clip
+from wan_alpha.media.probe import probe
+from wan_alpha.media.read import iter_frames
+from wan_alpha.media.write import MatteWriter, OpaqueWriter
+
+
+@dataclass
+class Loaded:
+    """What a way gave for the last clip, and took for all: wall seconds, and CPU seconds with its processes'."""
+
+    name: str
+    rgba: Tensor
+    seconds: float
+    cpu_seconds: float
+
+
+def make_pairs(folder, count, num_frames, height, width, crf):
+    """Rows of h264 pairs: a soft disc that wanders over smooth moving colours with a little grain."""
+    rows = []
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    for number in range(count):
+        grain = np.random.default_rng(number).normal(0, 4, (height, width, 3)).astype(np.float32)
+        files = folder / f"{number}_rgb.mp4", folder / f"{number}_alpha.mp4"
+        with OpaqueWriter(files[0], crf=crf) as colours, MatteWriter(files[1]) as mattes:
+            for t in range(num_frames):
+                frame = np.empty((1, height, width, 4), np.uint8)
+                waves = np.stack(
+                    [np.sin(x / 40 + t / 5), np.cos(y / 30 - t / 7), np.sin((x + y) / 60 + number)], axis=-1
+                )
+                frame[0, ..., :3] = np.clip(128 + 90 * waves + np.roll(grain, 2 * t, axis=1), 0, 255)
+                distance = np.hypot(y - height / 2, x - width / 2 - width / 6 * np.sin(t / 10))
+                frame[0, ..., 3] = np.clip((height / 3 - distance) * 20 + 128, 0, 255)
+                colours.write(frame)
+                mattes.write(frame)
+        rows.append(Row(number + 1, *files))
+    return rows
+
+
+def plain_clip(row, start, num_frames, size):
+    """(4, T, H, W) in [0, 1]: one frame at a time, colour and matte one after the other."""
+    streams = []
+    for path in row.files:
+        reader = imageio.get_reader(path)
+        assert start + num_frames <= reader.count_frames()
+        frames = []
+        for index in range(start, start + num_frames):
+            frame = Image.fromarray(reader.get_data(index))
+            scale = max(size[1] / frame.width, size[0] / frame.height)
+            frame = frame.resize((round(frame.width * scale), round(frame.height * scale)), Image.BILINEAR)
+            left, top = (frame.width - size[1]) // 2, (frame.height - size[0]) // 2
+            frames.append(np.asarray(frame.crop((left, top, left + size[1], top + size[0]))))
+        reader.close()
+        streams.append(torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 255)
+    return torch.cat([streams[0], streams[1].mean(dim=0, keepdim=True)])
+
+
+def package_clip(row, start, num_frames, size):
+    info = describe_clip(row)
+    geometry = choose_geometry((info.height, info.width), size, num_frames, torch.Generator())
+    frames = read_frames(row, range(start, start + num_frames))
+    rgb, alpha = render_clip(frames, range(num_frames), geometry)
+    return torch.cat([(rgb + 1) / 2, alpha])
+
+
+def cpu_seconds():
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def compare(rows, num_frames, size, rounds=1, seed=0):
+    """Both ways over the same clips in turn, `rounds` times; each way's fastest round counts: [plain, package]."""
+    random = np.random.default_rng(seed)
+    best = {}
+    for _ in range(rounds):
+        starts = [int(random.integers(0, probe(row.foreground).num_frames - num_frames + 1)) for row in rows]
+        for name, load in (("imageio and PIL", plain_clip), ("wan_alpha", package_clip)):
+            wall, cpu = time.perf_counter(), cpu_seconds()
+            for row, start in zip(rows, starts, strict=True):
+                rgba = load(row, start, num_frames, size)
+            took = Loaded(name, rgba, time.perf_counter() - wall, cpu_seconds() - cpu)
+            if name not in best or took.seconds < best[name].seconds:
+                took.cpu_seconds = min(took.cpu_seconds, best[name].cpu_seconds if name in best else took.cpu_seconds)
+                best[name] = took
+            best[name].rgba = rgba
+    return list(best.values())
+
+
+def print_speed(title, ways, num_clips):
+    table = Table(title=title)
+    for heading in ("way", "clips/s", "times faster", "CPU s per clip", "times less CPU"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for way in ways:
+        table.add_row(
+            way.name, f"{num_clips / way.seconds:.2f}", f"{ways[0].seconds / way.seconds:.2f}",
+            f"{way.cpu_seconds / num_clips:.3f}", f"{ways[0].cpu_seconds / way.cpu_seconds:.2f}",
+        )  # fmt: skip
+    Console(width=120).print(table)
+
+
+def read_all(path):
+    """Read a whole file frame by frame; prints frames, and peak memory in MB of this process and of ffmpeg."""
+    count = sum(1 for _ in iter_frames(path))
+    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(f"{count} {own:.0f} {child:.0f}")
+
+
+def print_memory(height, width):
+    table = Table(title=f"Peak memory while a file of {width}x{height} is read, MB (RSS)")
+    for heading in ("frames", "Python", "ffmpeg"):
+        table.add_column(heading, justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        for num_frames in (81, 2000):
+            path = Path(folder) / f"{num_frames}.mp4"
+            with OpaqueWriter(path, crf=30) as writer:
+                for t in range(num_frames):
+                    writer.write(np.full((1, height, width, 3), t % 256, np.uint8))
+            command = [sys.executable, __file__, "--read", path]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+            table.add_row(*done.stdout.split())
+    Console(width=120).print(table)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=4, help="pairs")
+    parser.add_argument("--length", type=int, default=81, help="frames of each pair")
+    parser.add_argument("--num_frames", type=int, default=17, help="frames read of each, from a random one on")
+    parser.add_argument("--rounds", type=int, default=4, help="times; each way's fastest counts")
+    parser.add_argument("--crf", type=int, default=20, help="quality of the colour videos, x264")
+    parser.add_argument("--memory", action="store_true", help="measure memory instead")
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.read:
+        read_all(options.read)
+        return
+    if options.memory:
+        print_memory(480, 832)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = make_pairs(Path(folder), options.clips, options.length, 480, 832, options.crf)
+        megabytes = sum(file.stat().st_size for row in rows for file in row.files) / 1e6 / len(rows)
+        for size in ((272, 272), (480, 832)):
+            ways = compare(rows, options.num_frames, size, options.rounds)
+            title = f"{options.num_frames} of {options.length} frames, 480x832 pairs of {megabytes:.1f} MB, to {size[0]}x{size[1]}"
+            print_speed(f"{title}, {os.cpu_count()} cores", ways, len(rows))
+
+
+if __name__ == "__main__":
+    main()
