@@ -3,11 +3,9 @@
 import json
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from wan_alpha.data.doctor.checks import CHECK_NAMES
 from wan_alpha.data.doctor.repair import repair_dataset
-from wan_alpha.data.doctor.report import JSON_FILE, SHEET_FILE, print_table, summary, write_json, write_sheet
+from wan_alpha.data.doctor.report import JSON_FILE, SHEET_FILE, print_table, write_json, write_sheet
 from wan_alpha.data.doctor.run import DoctorReport, examine_dataset, read_dataset
 from wan_alpha.errors import ConfigError
 from wan_alpha.media.limits import MediaLimits
@@ -69,6 +67,5 @@ def _print_repairs(fixed, left):
         print(f"repaired row {row}: {', '.join(names)}")
     for row in fixed.left_out:
         print(f"left out row {row.row} ({row.file.name}): {row.reason}")
-    print(f"{fixed.metadata_path}: {summary(left)}")
-    if not left.is_clean:
-        print_table(left, Console())
+    print(f"{fixed.metadata_path}:")
+    print_table(left)

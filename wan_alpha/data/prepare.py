@@ -119,6 +119,7 @@ def _drop_near_duplicates(
 
 
 def _link_warnings(sources: list[Source], root: Path) -> tuple[str, ...]:
-    files = [file for source in sources for file in (source.foreground, source.matte) if file is not None]
+    usable = [source for source in sources if source.problem is None]
+    files = [file for source in usable for file in (source.foreground, source.matte) if file is not None]
     targets = [(file, leaves_root(file, root)) for file in files]
     return tuple(f"{file}: a link that leaves the source folder, to {target}" for file, target in targets if target)
