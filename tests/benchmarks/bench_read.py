@@ -127,9 +127,23 @@ def print_speed(title, ways, num_clips):
 
 def read_all(path):
     """Read a whole file frame by frame; prints frames, and peak memory in MB of this process and of ffmpeg."""
-    count = sum(1 for _ in iter_frames(path))
-    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"{count} {own:.0f} {child:.0f}")
+    count, ffmpeg_peak = 0, 0
+    for _ in iter_frames(path):
+        count += 1
+        if count % 20 == 0:
+            ffmpeg_peak = max(ffmpeg_peak, *(peak_kilobytes(child) for child in child_processes()))
+    print(f"{count} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} {ffmpeg_peak / 1024:.0f}")
+
+
+def child_processes():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def peak_kilobytes(process):
+    """Most memory that a running process has held (Linux; getrusage would count what it shared before it was ffmpeg)."""
+    status = Path(f"/proc/{process}/status").read_text()
+    peaks = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
+    return max(peaks, default=0)
 
 
 def print_memory(height, width):

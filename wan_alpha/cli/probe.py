@@ -1,6 +1,7 @@
 """``wan-alpha probe``: what a media file holds and what becomes of its alpha when it is decoded."""
 
 import json
+from itertools import pairwise
 
 from rich.console import Console
 from rich.table import Table
@@ -96,7 +97,7 @@ def _histogram(counts):
     """Lines of a bar chart: clear, the semi-transparent levels in equal bins, opaque."""
     edges = [round(1 + 254 * place / _BINS) for place in range(_BINS + 1)]
     bins = [("0", counts[0])]
-    bins += [(f"{a}-{b - 1}", sum(counts[a:b])) for a, b in zip(edges, edges[1:], strict=False)]
+    bins += [(f"{a}-{b - 1}", sum(counts[a:b])) for a, b in pairwise(edges)]
     bins.append(("255", counts[255]))
     largest, total = max(count for _, count in bins), sum(counts)
     for name, count in bins:

@@ -3,6 +3,7 @@
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def decode(info: MediaInfo, layout: str, depth: int, indices: Sequence[int]) -> 
 def split_into_runs(info: MediaInfo, indices: Sequence[int]) -> list[list[int]]:
     """Cut where starting again at a keyframe is cheaper than decoding all that lies between two wanted frames."""
     runs = [[indices[0]]]
-    for previous, index in zip(indices, indices[1:], strict=False):
+    for previous, index in pairwise(indices):
         if entry_frame(info, index) - previous > _WORTH_A_START:
             runs.append([])
         runs[-1].append(index)

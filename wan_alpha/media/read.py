@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def iter_indices(
     """
     _check_options(pix_fmt, source_state, depth)
     info = probe(path)
-    if not len(indices) or indices[0] < 0 or any(a >= b for a, b in zip(indices, indices[1:], strict=False)):
+    if not len(indices) or indices[0] < 0 or any(a >= b for a, b in pairwise(indices)):
         raise ConfigError(f"{path}: frame numbers must be ascending and at least one: {list(indices)[:8]}")
     if indices[-1] >= info.num_frames:
         raise DataError(f"{path}: frame {indices[-1]} was asked for, the file has {info.num_frames}")
