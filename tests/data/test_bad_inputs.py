@@ -37,7 +37,8 @@ def rgba(folder, clip=CLIP, name="x.mkv", fps=16):
 
 
 def pair(folder, colour=CLIP, matte=CLIP, rates=(16, 16)):
-    for name, clip, stream, fps in zip(("x_rgb.mkv", "x_alpha.mkv"), (colour, matte), ("rgb", "matte"), rates, strict=True):
+    names = "x_rgb.mkv", "x_alpha.mkv"
+    for name, clip, stream, fps in zip(names, (colour, matte), ("rgb", "matte"), rates, strict=True):
         with LosslessWriter(folder / name, fps, stream) as writer:
             writer.write(clip)
     return {"video_fgr": "x_rgb.mkv", "video_pha": "x_alpha.mkv"}
@@ -170,7 +171,8 @@ CASES = {
     "folder without frames": refused(folder_as_video, "unreadable", "without image files", "x"),
     "named pipe": refused(pipe_as_video, "unreadable", "not a regular file", "x.mp4"),
     "unequal counts": refused(
-        lambda f: pair(f, matte=CLIP[:5]), "frame_counts", "frame counts differ: 7, its matte x_alpha.mkv 5", "x_rgb.mkv"
+        lambda f: pair(f, matte=CLIP[:5]), "frame_counts", "frame counts differ: 7, its matte x_alpha.mkv 5",
+        "x_rgb.mkv",
     ),
     "unequal sizes": refused(
         lambda f: pair(f, matte=CLIP[:, :64]), "frame_sizes", "sizes differ: 96x96, its matte x_alpha.mkv 96x64",
@@ -187,7 +189,9 @@ CASES = {
     "matte that is not there": refused(lost_matte, "bad_row", "nowhere.mkv: no such file", "x_rgb.mkv"),
     "absolute path": refused({"video": "/etc/hostname"}, "path_outside", "leaves the dataset folder", "hostname"),
     "path with ..": refused({"video": "../x.mkv"}, "path_outside", "leaves the dataset folder", "x.mkv"),
-    "http: path": refused({"video": "http://a.b/x.mp4"}, "bad_row", "addresses and protocols are not followed", "x.mp4"),
+    "http: path": refused(
+        {"video": "http://a.b/x.mp4"}, "bad_row", "addresses and protocols are not followed", "x.mp4"
+    ),
     "concat: path": refused(
         {"video": "concat:good.mkv|good.mkv"}, "bad_row", "addresses and protocols are not followed", "concat:good.mkv"
     ),
@@ -196,8 +200,12 @@ CASES = {
     "name that starts with -": refused({"video": "-i.mkv"}, "bad_row", "no such file", "-i.mkv"),
     "name that no disk holds": refused({"video": "x" * 300}, "bad_row", "not a file name", "xxx"),
     "no file named": refused({"video": "", "prompt": "p"}, "bad_row", "no file is named", "row 2"),
-    "unknown type": refused({"video": "good.mkv", "type": "moving"}, "bad_row", "type 'moving' is not one of", "good.mkv"),
-    "unequal frame rates": Case(lambda f: pair(f, rates=(16, 24)), "frame_rates", "warning", "16 per second, its matte"),
+    "unknown type": refused(
+        {"video": "good.mkv", "type": "moving"}, "bad_row", "type 'moving' is not one of", "good.mkv"
+    ),
+    "unequal frame rates": Case(
+        lambda f: pair(f, rates=(16, 24)), "frame_rates", "warning", "16 per second, its matte"
+    ),
     "odd sizes": Case(lambda f: rgba(f, CLIP[:, :63, :95]), "odd_size", "warning", "odd size 95x63"),
     "variable fps": Case(varying_rate, "variable_frame_rate", "warning", "variable frame rate"),
     "rotation tag": Case(one_rotated, "rotation_tag", "warning", "turns the frames by 90 degrees"),
@@ -205,7 +213,8 @@ CASES = {
         lambda f: rgba(f, premultiply(CLIP)), "premultiplied", "error", "colour is premultiplied by alpha"
     ),
     "limited-range alpha": Case(
-        lambda f: rgba(f, with_alpha(CLIP, lambda a: np.rint(16 + a * 219 / 255))), "limited_range", "warning", "16 and 235"
+        lambda f: rgba(f, with_alpha(CLIP, lambda a: np.rint(16 + a * 219 / 255))), "limited_range", "warning",
+        "16 and 235",
     ),
     "limited-range matte": Case(
         lambda f: pair(f, matte=with_alpha(CLIP, lambda a: np.rint(16 + a * 219 / 255))), "limited_range", "note",

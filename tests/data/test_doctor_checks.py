@@ -113,7 +113,7 @@ def swapped(folder, clip):
 FAULTS = {
     "outside_link": (out_link, "warning", "leaves the dataset's folder"),
     "no_alpha": (no_alpha, "error", r"no alpha plane \(h264"),
-    "frame_sizes": (lambda f, c: write_two(f, c, c[:, :64]), "error", "sizes differ: 96x96, its matte x_alpha.mkv 96x64"),
+    "frame_sizes": (lambda f, c: write_two(f, c, c[:, :64]), "error", "sizes differ: 96x96, its matte .* 96x64"),
     "frame_counts": (lambda f, c: write_two(f, c, c[:9]), "error", "frame counts differ: 13, its matte x_alpha.mkv 9"),
     "frame_rates": (lambda f, c: write_two(f, c, c, (16, 24)), "warning", "16 per second, its matte x_alpha.mkv 24"),
     "bit_depth": (ten_bit, "note", "bits per channel"),
@@ -122,7 +122,7 @@ FAULTS = {
     "colour_matte": (swapped, "error", "swapped"),
     "all_clear": (lambda f, c: write_rgba(f, with_alpha(c, lambda a: 0 * a)), "error", "alpha is 0 everywhere"),
     "all_opaque": (lambda f, c: write_rgba(f, with_alpha(c, lambda a: 0 * a + 254)), "error", "alpha is 254 or more"),
-    "flat_matte": (lambda f, c: write_rgba(f, with_alpha(c, lambda a: 0 * a + 68)), "warning", "alpha is 68 everywhere"),
+    "flat_matte": (lambda f, c: write_rgba(f, with_alpha(c, lambda a: 0 * a + 68)), "warning", "alpha is 68"),
     "clear_frames": (
         lambda f, c: write_rgba(f, with_alpha(c, lambda a: a * (np.arange(LENGTH) > 3)[:, None, None])),
         "note",

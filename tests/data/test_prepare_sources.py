@@ -92,7 +92,8 @@ def test_rows_of_a_manifest(tmp_path, clip):
     folder = tmp_path / "in"
     write(folder / "b.mkv", premultiply(draw(5)))
     write(folder / "c.mkv", clip)
-    (folder / "metadata.csv").write_text("video,label,source_state\nb.mkv,dark,premultiplied\nc.mkv,light,\ngone.mkv,,\n")
+    lines = ["video,label,source_state", "b.mkv,dark,premultiplied", "c.mkv,light,", "gone.mkv,,", ""]
+    (folder / "metadata.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match=r"row 3 \(gone.mkv\): .*no such file"):
         prepare_dataset(folder, tmp_path / "out")
     report = prepare_dataset(folder / "metadata.csv", tmp_path / "out", skip_bad=True, caption_column="label")
@@ -135,7 +136,8 @@ def test_varying_rates_become_even(tmp_path, clip):
     """An animation's frames of 100, 300 and 100 ms at their mean rate of 6 per second."""
     (tmp_path / "in").mkdir()
     frames = [Image.fromarray(clip[t]) for t in (0, 3, 6)]
-    frames[0].save(tmp_path / "in" / "x.png", save_all=True, append_images=frames[1:], duration=[100, 300, 100], blend=0)
+    path = tmp_path / "in" / "x.png"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 300, 100], blend=0)
     (row,) = rows_of(prepare_dataset(tmp_path / "in", tmp_path / "out")).values()
     shown = [next(t for t in (0, 3, 6) if np.array_equal(frame, clip[t])) for frame in read_clip(row)]
     assert shown == [0, 3, 3]

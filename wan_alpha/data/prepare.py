@@ -100,7 +100,8 @@ def prepare_dataset(
     records = [part.record | {"prompt": source.prompt} for _, source, part in parts]
     metadata = finish_dataset(out_dir, records, skipped)
     without_prompt = sum(not record["prompt"] for record in records)
-    return PrepareReport(metadata, len(records), without_prompt, tuple(skipped), num_kept, _link_warnings(sources, root))
+    warnings = _link_warnings(sources, root)
+    return PrepareReport(metadata, len(records), without_prompt, tuple(skipped), num_kept, warnings)
 
 
 def _drop_near_duplicates(

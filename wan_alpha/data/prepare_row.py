@@ -1,4 +1,4 @@
-"""One source of `prepare`: checked frame by frame, written, and remembered so that the next run need not do it again."""
+"""One source of `prepare`: checked frame by frame, written, and remembered for the next run."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -103,7 +103,8 @@ def _resolve(source: Source, settings: PrepareSettings) -> AlphaSource:
         packing = settings.packing
     state = settings.source_state if source.source_state == "straight" else source.source_state
     clip = AlphaSource(source.foreground, source.matte, packing, state, source.matte_range)
-    describe_source(clip, compare_lengths=source.kind != "static")  # before anything is judged: what does not fit cannot be
+    # Before anything is judged: what does not fit cannot be.
+    describe_source(clip, compare_lengths=source.kind != "static")
     settled = "premultiplied" if find_source_state(clip) == "premultiplied" else "straight"
     return replace(clip, source_state=settled)
 

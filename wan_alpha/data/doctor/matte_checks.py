@@ -75,7 +75,8 @@ def limited_range(evidence: Evidence) -> Iterator[Finding]:
     inside = counts[_LIMITED_BLACK - 2 : _LIMITED_WHITE + 3].sum() / total
     black = counts[_LIMITED_BLACK - 2 : _LIMITED_BLACK + 3].sum() / total
     white = counts[_LIMITED_WHITE - 2 : _LIMITED_WHITE + 3].sum() / total
-    if inside > 0.999 and black > _LIMITED_SHARE / 10 and white > _LIMITED_SHARE / 100 and black + white > _LIMITED_SHARE:
+    is_piled = black > _LIMITED_SHARE / 10 and white > _LIMITED_SHARE / 100 and black + white > _LIMITED_SHARE
+    if inside > 0.999 and is_piled:
         message = "alpha ends at 16 and 235: limited range that is not marked as such; clear is 0 and opaque 255"
         figures = {"at_16": round(float(black), 4), "at_235": round(float(white), 4)}
         yield Finding("limited_range", "warning", evidence.matte_name, message, "expand", figures)
