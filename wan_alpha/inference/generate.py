@@ -25,6 +25,7 @@ from wan_alpha.media.backgrounds import parse_background
 from wan_alpha.media.formats import find_format
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, output_sha256
 from wan_alpha.metrics.coverage import Coverage
+from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.weights.io import read_metadata
 
@@ -204,7 +205,8 @@ def _record(recipe, prompt, seed, models):
 def _write_settings(clip, record, written):
     """The clip's manifest: the record, what is known about the result, and its outputs."""
     outputs = [one.as_dict() | {"sha256": output_sha256(one.path)} for one in written.outputs]
-    settings = record | {"coverage": asdict(clip.coverage), "num_frames": written.num_frames, "outputs": outputs}
+    results = {"coverage": asdict(clip.coverage), "num_frames": written.num_frames, "outputs": outputs}
+    settings = record | results | {"environment": describe_environment()}
     (clip.folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 

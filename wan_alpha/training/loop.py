@@ -16,6 +16,7 @@ from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import ConfigError, DataError, NonFiniteError
 from wan_alpha.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, trained_parameters
 from wan_alpha.training.device import autocast, make_accelerator
+from wan_alpha.training.environment import write_environment
 from wan_alpha.training.order import epoch_order, micro_batches, step_samples
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
@@ -86,7 +87,7 @@ def run_training(
         dataset: map-style, with ``set_epoch(epoch)``; its samples depend on (seed, epoch, index) alone. Where it has
             ``fingerprint()`` -> dict of what it is made of to a hash, a resume under another one is refused.
         settings: TrainingSettings.
-        output_dir: gets ``metrics.jsonl``, ``recipe.json`` and ``checkpoints/``.
+        output_dir: gets ``metrics.jsonl``, ``recipe.json``, ``environment.json`` and ``checkpoints/``.
         seed: of the samples' order.
         collate: list of samples -> batch.
         validate: (module) -> dict of figures, called without gradients before, after and each ``validate_every`` steps.
@@ -197,6 +198,7 @@ class _Run:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             if self.recipe is not None:
                 write_recipe(self.output_dir, self.recipe)
+            write_environment(self.output_dir)
             self.log = MetricsLog(self.output_dir, resumed_from)
         if resumed_from:
             self.progress.say(f"continuing {self.output_dir} at step {resumed_from}")

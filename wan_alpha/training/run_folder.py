@@ -23,7 +23,8 @@ def _json_value(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _replace(path, text):
+def replace_file(path, text):
+    """Write a text file that is there whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
@@ -91,7 +92,7 @@ def check_same_dataset(output_dir, before, dataset):
 
 def write_recipe(output_dir, recipe):
     """Record the recipe as ``recipe.json``, which ``--config`` reads back."""
-    _replace(Path(output_dir) / RECIPE_FILE, json.dumps(recipe.as_dict(), indent=2) + "\n")
+    replace_file(Path(output_dir) / RECIPE_FILE, json.dumps(recipe.as_dict(), indent=2) + "\n")
 
 
 def read_metrics(output_dir):
@@ -114,7 +115,7 @@ class MetricsLog:
     def __init__(self, output_dir, last_step):
         self.path = Path(output_dir) / METRICS_FILE
         kept = [row for row in read_metrics(output_dir) if row["step"] <= last_step]
-        _replace(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        replace_file(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, row):
         """Append one line; see :func:`json_values`."""

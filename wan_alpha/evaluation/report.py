@@ -1,0 +1,199 @@
+"""``wan-alpha report``: runs side by side on a page that opens from disk.
+
+<out>/
+├── index.html        open this
+└── report_files/     what it shows: styles, scripts, one folder a clip
+"""
+
+import html
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+from wan_alpha.data.discover import VIDEO_SUFFIXES
+from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.evaluation.report_clips import check_reference, transparent_video, write_clip, write_handover
+from wan_alpha.evaluation.report_curves import charts
+from wan_alpha.evaluation.report_evaluation import evaluation_tables
+from wan_alpha.evaluation.report_figures import clip_table, demo_table, settings_table, validation_table
+from wan_alpha.evaluation.report_groups import group_clips
+from wan_alpha.evaluation.report_runs import REPORT_FILES, read_runs
+from wan_alpha.media.probe import probe
+from wan_alpha.media.stills import IMAGE_SUFFIXES
+from wan_alpha.training.environment import describe_environment
+from wan_alpha.training.progress import StepProgress
+
+PAGE_FILE = "index.html"
+# In the title of every page that this package wrote, so that nobody else's page is written over.
+OWN_TITLE = "<title>wan-alpha"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the page is, and how many clips it shows, references among them."""
+
+    page: Path
+    num_clips: int
+
+
+def report(recipe):
+    """Write a ReportRecipe's page and say where it is; see :func:`write_report`."""
+    written = write_report(
+        recipe.runs, recipe.output_dir, title=recipe.title, reference=recipe.reference, max_clips=recipe.max_clips,
+        max_frames=recipe.max_frames,
+    )  # fmt: skip
+    print(f"{written.page}: {written.num_clips} clips; open it in a browser")
+    return written
+
+
+def write_report(paths, out, title="report", summary="", reference=None, max_clips=None, max_frames=None):
+    """Write the page; an earlier one in ``out`` is replaced as a whole.
+
+    Args:
+        paths: folders that commands wrote, or transparent media; out: folder of the page.
+        title, summary: of the page; reference: true clip, or a folder of them by the clips' names, or None.
+        max_clips: clips shown of each run; max_frames: frames of each clip, from the start; None for all.
+
+    Returns:
+        a :class:`Report`.
+
+    Raises:
+        ConfigError: ``out`` holds a page of somebody else's.
+        DataError: a path without anything to show, a clip that cannot be read, a reference that does not fit.
+    """
+    out = Path(out)
+    check_own_page(out)
+    runs = read_runs(paths)
+    sources = [
+        (index, _with_reference(source, reference))
+        for index, run in enumerate(runs)
+        for source in run.clips[:max_clips]
+    ]
+    if reference is not None and not any(source.reference for _, source in sources):
+        raise DataError(f"reference {reference}: no clip there has the name of a clip in {', '.join(map(str, paths))}")
+    for _, source in sources:
+        if source.reference is not None:
+            check_reference(source, source.reference)
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{REPORT_FILES}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _copy_assets(partial)
+        shown, references = _write_clips(sources, partial / "clips", max_frames)
+        data = _page_data(runs, shown, references, partial, summary, sum(len(run.clips) for run in runs))
+        (partial / "data.js").write_text(f"wanReport.data = {json.dumps(data)};\n", encoding="ascii")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(out / REPORT_FILES, ignore_errors=True)
+    os.replace(partial, out / REPORT_FILES)
+    template = (files("wan_alpha") / "assets" / "report" / PAGE_FILE).read_text(encoding="utf-8")
+    (out / PAGE_FILE).write_text(template.replace("__TITLE__", html.escape(f"wan-alpha {title}")), encoding="utf-8")
+    return Report(out / PAGE_FILE, len(shown) + len(references))
+
+
+def check_own_page(out):
+    """Refuse a folder whose index.html is somebody else's.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if out.is_file():
+        raise ConfigError(f"{out}: is a file; a report is a folder")
+    page = out / PAGE_FILE
+    if page.is_file() and OWN_TITLE not in page.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise ConfigError(f"{page} is not a page of wan-alpha's and is kept; choose another folder for the report")
+
+
+def _with_reference(source, reference):
+    if reference is None or source.reference is not None:
+        return source
+    found = _find_reference(source, Path(reference))
+    return source if found is None else replace(source, reference=found)
+
+
+def _find_reference(source, reference):
+    if not reference.exists():
+        raise DataError(f"reference {reference}: no such file or folder")
+    if reference.is_file():
+        return reference
+    name = Path(source.name).name
+    stems = {name, Path(name).stem}
+    entries = sorted(path for path in reference.iterdir() if path.name in stems or path.stem in stems)
+    readable = [path for path in entries if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+    return readable[0] if readable else None
+
+
+def _copy_assets(target):
+    target.mkdir()
+    for asset in sorted((files("wan_alpha") / "assets" / "report").iterdir(), key=lambda asset: asset.name):
+        if asset.name != PAGE_FILE:
+            (target / asset.name).write_text(asset.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _write_clips(sources, folder, max_frames):
+    """Returns the clips as (run index, ClipSource, PageClip) and the references, path -> (ClipSource, PageClip)."""
+    folder.mkdir()
+    (folder / "probe").mkdir()
+    write_handover(folder / "probe" / "video.js", "probe/video", transparent_video(folder))
+    wanted = {}  # a reference that several clips share is written once
+    for _, source in sources:
+        if source.reference is not None:
+            wanted.setdefault(source.reference, replace(source, media=source.reference, video=None, reference=None))
+    to_write = [(f"r{number}", source) for number, source in enumerate(wanted.values())]
+    to_write += [(f"c{number}", source) for number, (_, source) in enumerate(sources)]
+    written = {}
+    total = sum(min(probe(source.media).num_frames, max_frames or 10**9) for _, source in to_write)
+    with StepProgress("writing clips", total, unit="frames") as bar:
+        done = 0
+        for key, source in to_write:
+            written[key] = write_clip(
+                source, key, folder, max_frames, lambda count, before=done, name=source.name: bar.update(before + count, name)
+            )
+            done += written[key].num_frames
+    shown = [(index, source, written[f"c{number}"]) for number, (index, source) in enumerate(sources)]
+    references = {path: (wanted[path], written[f"r{number}"]) for number, path in enumerate(wanted)}
+    return shown, references
+
+
+def _page_data(runs, shown, references, folder, summary, num_found):
+    left_out = f"{num_found - len(shown)} more clips are left out." if num_found > len(shown) else ""
+    tables = [demo_table(runs), *evaluation_tables(runs), validation_table(runs), clip_table(runs, shown)]
+    trainings = [
+        (" / ".join(filter(None, (run.label if len(runs) > 1 else "", training.name))) or run.label, training)
+        for run in runs
+        for training in run.trainings
+    ]
+    generations = [(runs[index].label, source) for index, source, _ in shown if source.settings]
+    first_of_runs = list({label: (label, source.settings) for label, source in reversed(generations)}.values())[::-1]
+    environments = [(name, training.environment) for name, training in trainings]
+    environments += [(f"{label} (clips)", settings.get("environment", {})) for label, settings in first_of_runs]
+    settings = [
+        settings_table("Recipe of training", [(name, training.recipe) for name, training in trainings]),
+        settings_table("Recipe of the clips", [(name, content.get("recipe", {})) for name, content in first_of_runs]),
+        settings_table("Environment", [*environments, ("this report", describe_environment())]),
+    ]
+    return {
+        "summary": " ".join(filter(None, (summary, left_out))),
+        "runs": [run.label for run in runs],
+        "groups": group_clips(runs, shown, references),
+        "tables": [table for table in tables if table is not None],
+        "charts": charts(runs),
+        "pictures": _copy_pictures(runs, folder),
+        "settings": [table for table in settings if table is not None],
+    }
+
+
+def _copy_pictures(runs, folder):
+    pictures = [(run.label, path) for run in runs for path in run.pictures]
+    if pictures:
+        (folder / "pictures").mkdir()
+    shown = []
+    for number, (label, path) in enumerate(pictures):
+        name = f"pictures/{number:03d}.png"
+        shutil.copyfile(path, folder / name)
+        shown.append({"file": f"{REPORT_FILES}/{name}", "caption": f"{label}: {path.stem.replace('_', ' ')}"})
+    return shown

@@ -1,0 +1,190 @@
+"""What there is to show in a folder that some command wrote, or in a folder of transparent media."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wan_alpha.data.discover import VIDEO_SUFFIXES
+from wan_alpha.errors import DataError
+from wan_alpha.media.probe import probe
+from wan_alpha.media.stills import IMAGE_SUFFIXES
+from wan_alpha.training.environment import ENVIRONMENT_FILE
+from wan_alpha.training.run_folder import METRICS_FILE, RECIPE_FILE, read_metrics
+
+REPORT_FILES = "report_files"
+EVALUATION_FILE = "evaluation.json"
+DEMO_FILE = "demo.json"
+VALIDATION_SUFFIX = "_metrics.json"
+# Large, and nothing in them is for the eye.
+_PASSED_BY = {"checkpoints", "cache", REPORT_FILES}
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """One clip: `name` is its path below its run, `subject` what clips of other runs are set beside it by."""
+
+    name: str
+    subject: str
+    media: Path
+    video: Path | None = None
+    settings: dict = field(default_factory=dict)
+    reference: Path | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run: `name` is its folder below the RUN, "" for the RUN itself."""
+
+    name: str
+    recipe: dict
+    metrics: list[dict]
+    environment: dict
+
+
+@dataclass
+class Run:
+    """Everything that a RUN holds; `label` tells it from the report's other runs."""
+
+    label: str
+    path: Path
+    clips: list[ClipSource] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    evaluations: list[tuple[str, dict]] = field(default_factory=list)
+    validations: list[tuple[str, dict]] = field(default_factory=list)
+    pictures: list[Path] = field(default_factory=list)
+    demo_figures: list[dict] = field(default_factory=list)
+
+
+def read_runs(paths):
+    """Look through the folders (or media files) that a report is asked for.
+
+    Returns:
+        list of :class:`Run`, in the order given.
+
+    Raises:
+        DataError: a path that is not there, or holds nothing that a report can show; a file that is not what it claims.
+    """
+    paths = [Path(path) for path in paths]
+    return [_read_run(path, label) for path, label in zip(paths, short_labels(paths), strict=True)]
+
+
+def short_labels(paths):
+    """The last parts of each path, as few as tell all of them apart; the same path twice is numbered."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-count:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [f"{label} ({number})" for number, label in enumerate(labels, start=1)]
+
+
+def _read_run(path, label):
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or file; give the folder that a command wrote, or transparent media")
+    run = Run(label, path)
+    if path.is_file():
+        run.clips.append(_media_clip(path, path.name))
+        return run
+    _walk(run, path)
+    if not (run.clips or run.trainings or run.evaluations or run.validations or run.demo_figures):
+        run.clips = _plain_media(path)
+    if not (run.clips or run.trainings or run.evaluations or run.validations or run.demo_figures):
+        raise DataError(
+            f"{path}: holds nothing that a report shows: no clips with alpha, no {METRICS_FILE}, no {EVALUATION_FILE}"
+        )
+    return run
+
+
+def _walk(run, root):
+    for place, folders, files in os.walk(root):
+        folder = Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _PASSED_BY)
+        if "settings.json" in files and (folder / "frames").is_dir():
+            run.clips.append(_generated_clip(root, folder))
+            folders.clear()
+            continue
+        name = _below(root, folder)
+        if METRICS_FILE in files:
+            recipe, environment = (
+                _read_json(folder / file) if file in files else {} for file in (RECIPE_FILE, ENVIRONMENT_FILE)
+            )
+            run.trainings.append(Training(name, recipe, read_metrics(folder), environment))
+        if EVALUATION_FILE in files:
+            evaluation = _read_json(folder / EVALUATION_FILE)
+            run.evaluations.append((name, evaluation))
+            run.clips += _evaluated_clips(folder, evaluation)
+        if DEMO_FILE in files:
+            run.demo_figures = _read_json(folder / DEMO_FILE).get("figures", [])
+        for file in sorted(files):
+            if file.endswith(VALIDATION_SUFFIX):
+                stem = file.removesuffix(VALIDATION_SUFFIX)
+                run.validations.append((f"{name}/{stem}".lstrip("/"), _read_json(folder / file)))
+                run.pictures += sorted(folder.glob(f"{stem}_comparison_*.png"))
+
+
+def _below(root, folder):
+    name = folder.relative_to(root).as_posix()
+    return "" if name == "." else name
+
+
+def _read_json(path):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _generated_clip(root, folder):
+    settings = _read_json(folder / "settings.json")
+    video = folder / "video.webm"
+    name = _below(root, folder) or folder.name
+    prompt = settings.get("recipe", {}).get("prompt") or name
+    return ClipSource(name, prompt, folder / "frames", video if video.is_file() else None, settings)
+
+
+def _evaluated_clips(folder, evaluation):
+    """The pairs that an evaluation compared, where their files are still there."""
+    sources = []
+    for entry in evaluation.get("clips", []):
+        pred, ref = (_evaluated_file(folder, entry.get(key)) for key in ("pred", "ref"))
+        if pred is not None and _has_alpha(pred):
+            name = str(entry.get("name", pred.stem))
+            sources.append(ClipSource(name, name, pred, reference=ref if ref and _has_alpha(ref) else None))
+    return sources
+
+
+def _evaluated_file(folder, text):
+    if not isinstance(text, str):
+        return None
+    return next((path for path in (Path(text), folder / text) if path.exists()), None)
+
+
+def _plain_media(folder):
+    """Clips of a folder that no command wrote: the folder itself if it is one clip's frames, else each clip in it."""
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    suffixes = {path.suffix.lower() for path in entries if path.is_file()}
+    if len(entries) > 1 and suffixes and suffixes <= IMAGE_SUFFIXES and all(p.stem[-1:].isdigit() for p in entries):
+        return [_media_clip(folder, folder.name)]
+    candidates = [path for path in entries if _is_media(path)]
+    return [_media_clip(path, path.name) for path in candidates if _has_alpha(path)]
+
+
+def _is_media(path):
+    if path.is_dir():
+        return any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+    return path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+
+
+def _has_alpha(path):
+    return probe(path).has_alpha
+
+
+def _media_clip(path, name):
+    if not _has_alpha(path):
+        raise DataError(f"{path}: has no alpha; a report shows transparent clips (RGBA files or frames)")
+    is_webm = path.suffix.lower() == ".webm"
+    return ClipSource(name, Path(name).stem, path, path if is_webm else None)
