@@ -28,9 +28,11 @@ def reference(reference_dir):
 def test_composites_equal_the_reference(clips, reference):
     pred_alpha, alpha, pred_rgb, rgb = clips
     qualities = composite_quality(pred_rgb, pred_alpha, rgb, alpha)
-    assert set(qualities) == set(reference["composite"])
+    assert len(qualities) == 9 and set(reference["composite"]) < set(qualities)
     for name, expected in reference["composite"].items():
-        assert vars(qualities[name]) == pytest.approx(expected, rel=1e-4)
+        quality = vars(qualities[name])
+        assert quality.pop("lpips") is None
+        assert quality == pytest.approx(expected, rel=1e-4)
 
 
 def test_alpha_quality_equals_the_reference(clips, reference):

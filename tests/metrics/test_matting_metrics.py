@@ -18,8 +18,9 @@ def clips(reference_dir):
 def test_every_frame_equals_the_reference(reference_dir, clips):
     expected = json.loads((reference_dir / "metrics.json").read_text())
     values = matting.matting_metrics(*clips)
-    assert set(values) == set(expected["per_frame"])
-    for name, per_frame in values.items():
+    assert set(values) == {*expected["per_frame"], "alpha_sad", "alpha_messddt"}
+    for name in expected["per_frame"]:
+        per_frame = values[name]
         assert per_frame.shape == (1, 5)
         assert per_frame[0].tolist() == pytest.approx(expected["per_frame"][name], rel=1e-4)
         assert per_frame.mean().item() == pytest.approx(expected["mean"][name], rel=1e-4)
@@ -45,7 +46,19 @@ def test_errors_by_hand():
     pred[:, :, 1, :2] = 0.5
     assert matting.alpha_mad(pred, alpha).tolist() == [[0, 250]]
     assert matting.alpha_mse(pred, alpha).tolist() == [[0, 125]]
+    assert matting.alpha_sad(pred, alpha).flatten().tolist() == pytest.approx([0, 4 / 1000])
     assert matting.alpha_dtssd(pred, alpha).flatten().tolist() == pytest.approx([0, 100 * 0.125**0.5])
+    assert matting.alpha_messddt(pred, alpha).flatten().tolist() == pytest.approx([0, 125])
+
+
+def test_an_error_that_stays_does_not_change():
+    """dtSSD sees an error that changes its sign; MESSDdt sees its size alone."""
+    alpha = torch.full((1, 1, 3, 4, 4), 0.5)
+    steady, swinging = alpha + 0.1, alpha + 0.1 * torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)
+    for metric in (matting.alpha_dtssd, matting.alpha_messddt):
+        assert metric(steady, alpha).abs().max() < 1e-4
+    assert matting.alpha_dtssd(swinging, alpha).flatten().tolist() == pytest.approx([0, 20, 20], rel=1e-5)
+    assert matting.alpha_messddt(swinging, alpha).abs().max() < 1e-4
 
 
 def test_foreground_counts_where_alpha_is_above_zero():

@@ -1,11 +1,12 @@
-"""Metrics of clips on a device without float64: nothing is converted there."""
+"""Metrics of clips on a device without float64: the work is done there, float64 is made on the CPU only."""
 
 import pytest
 import torch
 
+from wan_alpha.metrics import matting
 from wan_alpha.metrics.clips import as_pair
 from wan_alpha.metrics.coverage import coverage
-from wan_alpha.metrics.matting import foreground_mad, foreground_mse
+from wan_alpha.metrics.reference_meter import ReferenceMeter
 
 
 class WithoutFloat64(torch.Tensor):
@@ -21,12 +22,48 @@ class WithoutFloat64(torch.Tensor):
         return result
 
 
-@pytest.mark.parametrize("measure", [foreground_mad, foreground_mse, lambda *clips: as_pair(*clips[:2])[0]])
-def test_float64_is_made_on_the_cpu(measure):
-    generator = torch.Generator().manual_seed(0)
-    clips = [torch.rand(1, channels, 2, 4, 4, generator=generator) for channels in (3, 3, 1)]
-    there = measure(*(clip.as_subclass(WithoutFloat64) for clip in clips))
-    assert there.dtype == torch.float64 and torch.equal(there, measure(*clips))
+MATTE = (1, 1, 3, 16, 20)
+
+
+def clips(*shapes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(shape, generator=generator) for shape in shapes]
+
+
+def there(values):
+    return [value.as_subclass(WithoutFloat64) for value in values]
+
+
+@pytest.mark.parametrize("measure", [getattr(matting, name) for name in vars(matting) if name.startswith("alpha_")])
+def test_mattes_are_compared_where_they_are(measure):
+    pair = clips(MATTE, MATTE)
+    figures = measure(*there(pair))
+    assert figures.dtype == torch.float64 and torch.equal(figures, measure(*pair))
+
+
+@pytest.mark.parametrize("measure", [matting.foreground_mad, matting.foreground_mse])
+def test_colours_are_compared_where_they_are(measure):
+    colors_and_alpha = clips((1, 3, 2, 4, 4), (1, 3, 2, 4, 4), (1, 1, 2, 4, 4))
+    figures = measure(*there(colors_and_alpha))
+    assert figures.dtype == torch.float64 and torch.equal(figures, measure(*colors_and_alpha))
+
+
+def test_a_pair_stays_where_it_is():
+    pair = as_pair(*there(clips(MATTE, MATTE)))
+    assert all(type(clip) is WithoutFloat64 and clip.dtype == torch.float32 for clip in pair)
+    double = as_pair(*(clip.double() for clip in clips(MATTE, MATTE)))
+    assert all(clip.dtype == torch.float64 for clip in double)
+
+
+def test_a_meter_counts_there():
+    color = (1, 3, *MATTE[2:])
+    inputs = clips(color, MATTE, color, MATTE)
+    meters = [ReferenceMeter(), ReferenceMeter()]
+    for meter, values in zip(meters, (there(inputs), inputs), strict=True):
+        meter.update(*values)
+    figures, expected = (meter.means() for meter in meters)
+    assert figures["edge"]["mean"]["alpha_conn"] > 0
+    torch.testing.assert_close(figures, expected, equal_nan=True)
 
 
 def test_coverage_is_counted_on_the_cpu():

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+# What a decoder and a lossy codec leave on a flat matte.
+TOLERANCE = 4 / 255
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -14,13 +17,12 @@ class Coverage:
     opaque: float
 
 
-def coverage(alpha: Tensor, tolerance: float = 4 / 255) -> Coverage:
+def coverage(alpha: Tensor, tolerance: float = TOLERANCE) -> Coverage:
     """Count pixels by their alpha.
 
     Args:
         alpha: any shape, [0, 1].
-        tolerance: how far from 0 or 1 alpha may be and still count as clear or opaque, below 0.5. The default
-            allows for what a decoder and a lossy codec leave on a flat matte.
+        tolerance: how far from 0 or 1 alpha may be and still count as clear or opaque, below 0.5.
     """
     assert tolerance < 0.5, "beyond 0.5 a pixel would be clear and opaque at once"
     values = alpha.detach().cpu().float()

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from wan_alpha.metrics.clips import as_pair
+from wan_alpha.metrics.clips import as_pair, frame_sums
 
 Verdict = Literal["excellent", "good", "poor"]
 
@@ -22,7 +22,7 @@ def mae_255(pred: Tensor, target: Tensor) -> float:
         DataError: shapes differ.
     """
     pred, target = as_pair(pred, target)
-    return 255 * (pred - target).abs().mean().item()
+    return 255 * frame_sums((pred - target).abs_()).sum().item() / pred.numel()
 
 
 def mae_verdict(stream: Literal["rgb", "alpha"], mae: float) -> Verdict:

@@ -4,7 +4,12 @@ import math
 
 from torch import Tensor
 
-from wan_alpha.metrics.clips import as_pair
+from wan_alpha.metrics.clips import as_pair, frame_sums
+
+
+def decibels(mean_square: float) -> float:
+    """PSNR in dB of a mean squared error against a peak of 1; infinity for 0, NaN for NaN."""
+    return math.inf if mean_square == 0 else -10 * math.log10(mean_square)
 
 
 def psnr(pred: Tensor, target: Tensor) -> float:
@@ -20,5 +25,4 @@ def psnr(pred: Tensor, target: Tensor) -> float:
         DataError: shapes differ.
     """
     pred, target = as_pair(pred, target)
-    error = (pred - target).square().mean().item()
-    return math.inf if error == 0 else -10 * math.log10(error)
+    return decibels(frame_sums((pred - target).square_()).sum().item() / pred.numel())

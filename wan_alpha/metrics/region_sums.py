@@ -1,0 +1,69 @@
+"""What a meter keeps of the frames it has seen: sums of pixel maps, per region and frame."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from wan_alpha.metrics.clips import exact, frame_sums
+
+# Frames that are worked on at a time: few, so that they stay in a CPU's cache; more, so that an accelerator is busy.
+CPU_PIXELS, ACCELERATOR_PIXELS = 400_000, 16_000_000
+
+
+def frame_parts(clip: Tensor) -> Iterator[slice]:
+    """Cut a clip (B, C, T, H, W) along T into parts of bounded size."""
+    num_samples, _, num_frames, height, width = clip.shape
+    pixels = CPU_PIXELS if clip.device.type == "cpu" else ACCELERATOR_PIXELS
+    step = max(1, pixels // (num_samples * height * width))
+    for start in range(0, num_frames, step):
+        yield slice(start, min(num_frames, start + step))
+
+
+class RegionSums:
+    """Adds up maps of M figures over the frame and its R regions, frame by frame.
+
+    Attributes:
+        totals: (1 + R, M, B, T); the whole frame first.
+        counts: (1 + R, B, T) pixels. Both float64 on the CPU.
+    """
+
+    def __init__(self):
+        self._totals, self._counts = [], []
+
+    def add(self, maps: Tensor, masks: Tensor, weight: Tensor | None = None) -> None:
+        """Count frames.
+
+        Args:
+            maps: (M, B, T, H, W), any range.
+            masks: the regions, (R, B, T, H, W), 0 or 1 in the maps' type; R may be 0.
+            weight: where pixels count at all, (B, T, H, W), 0 or 1; None: everywhere.
+        """
+        num_figures, *batch, height, width = maps.shape
+        if weight is None:
+            counts = frame_sums(masks)
+            everything = torch.full((1, *batch), float(height * width), dtype=torch.float64)
+        else:
+            maps = maps * weight
+            counts, everything = frame_sums(masks * weight), frame_sums(weight)[None]
+        flat_maps, flat_masks = maps.reshape(num_figures, -1, height * width), masks.flatten(-2).flatten(1, 2)
+        of_regions = exact(torch.einsum("mnp,rnp->rmn", flat_maps, flat_masks))
+        of_frame = frame_sums(maps)[None]
+        self._totals.append(torch.cat([of_frame, of_regions.view(len(masks), num_figures, *batch)]))
+        self._counts.append(torch.cat([everything, counts.view(len(masks), *batch)]))
+
+    @property
+    def totals(self) -> Tensor:
+        return torch.cat(self._totals, dim=-1)
+
+    @property
+    def counts(self) -> Tensor:
+        return torch.cat(self._counts, dim=-1)
+
+    def __bool__(self):
+        return bool(self._totals)
+
+    def means(self) -> Tensor:
+        """(1 + R, M, B, T): mean over the region's pixels, NaN where a frame has none of them."""
+        counts = self.counts[:, None]
+        return torch.where(counts > 0, self.totals / counts.clamp(min=1), torch.nan)
