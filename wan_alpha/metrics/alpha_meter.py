@@ -1,4 +1,4 @@
-"""Alpha against a reference, added up chunk by chunk: every matting metric, PSNR and SSIM, over the frame and regions."""
+"""Alpha against a reference, added up chunk by chunk: every matting metric, PSNR and SSIM, over regions too."""
 
 from dataclasses import dataclass
 from typing import Literal

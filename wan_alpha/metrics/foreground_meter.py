@@ -41,6 +41,4 @@ class ForegroundMeter:
 
     def means(self) -> list[dict[str, Tensor]]:
         """The same, mean over frames: figure -> (B,)."""
-        return [
-            {name: values.nanmean(dim=-1) for name, values in of_region.items()} for of_region in self.per_frame()
-        ]
+        return [{name: values.nanmean(dim=-1) for name, values in of_region.items()} for of_region in self.per_frame()]

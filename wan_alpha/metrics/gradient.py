@@ -43,9 +43,7 @@ def gradient_error(pred: Tensor, alpha: Tensor) -> Tensor:
     error = pred.new_empty(pred.shape)
     for frames, rows in row_strips(padded[0], len(BELL)):
         strips = (matte[frames, with_margin(rows, len(BELL))] for matte in padded)
-        mine, other = (
-            _magnitude(strip).mul_(scale[frames]) for strip, scale in zip(strips, scales, strict=True)
-        )
+        mine, other = (_magnitude(strip).mul_(scale[frames]) for strip, scale in zip(strips, scales, strict=True))
         error[frames, rows] = mine.sub_(other).square_()
     return error
 

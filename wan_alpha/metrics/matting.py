@@ -51,8 +51,8 @@ def alpha_dtssd(pred: Tensor, alpha: Tensor) -> Tensor:
 def alpha_messddt(pred: Tensor, alpha: Tensor) -> Tensor:
     """Mean absolute change of the squared error from frame to frame, x1e3; the first frame has 0.
 
-    Erofeev et al. 2015 compare along the reference's motion; here, as in dtSSD, a pixel is compared with itself, so that
-    no estimate of motion enters the figure.
+    Erofeev et al. 2015 compare along the reference's motion; here, as in dtSSD, a pixel is compared with itself, so
+    that no estimate of motion enters the figure.
     """
     pred, alpha = as_pair(pred, alpha, 1)
     return F.pad(1e3 * _pixel_mean((pred - alpha).square_().diff(dim=2).abs_()), (1, 0))

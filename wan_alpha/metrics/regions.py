@@ -19,7 +19,7 @@ def edge_radius(height: int, width: int) -> int:
 def trimap(alpha: Tensor, radius: int | None = None, tolerance: float = TOLERANCE) -> Tensor:
     """What a trimap drawn around the reference says of every pixel.
 
-    Known is what is opaque, or clear, in the whole square of `radius` pixels around; the rest is unknown: the edge band.
+    Known is what is opaque, or clear, in the whole square of `radius` pixels around; the rest, the edge band, is not.
 
     Args:
         alpha: (N, H, W), [0, 1].
