@@ -16,6 +16,7 @@ from wan_alpha.training.recipes import (
     GenerateRecipe,
     PrepareRecipe,
     ProbeRecipe,
+    ReportRecipe,
     TrainDiTRecipe,
     TrainVAERecipe,
     ValidateVAERecipe,
@@ -29,7 +30,7 @@ GENERATE = {
 }  # fmt: skip
 RECIPE_CLASSES = (
     DemoRecipe, ProbeRecipe, DoctorRecipe, PrepareRecipe, ConvertRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe,
-    TrainDiTRecipe, GenerateRecipe,
+    TrainDiTRecipe, GenerateRecipe, ReportRecipe,
 )  # fmt: skip
 
 

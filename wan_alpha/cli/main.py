@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 done but a figure missed its bar, 2 something in the input
 import argparse
 import sys
 from importlib import import_module
+from typing import get_origin
 
 from wan_alpha.cli.guard import run_recipe
 from wan_alpha.cli.options import add_recipe_options, recipe_from_options, spell_options
@@ -23,18 +24,21 @@ COMMANDS = {
     "cache": (recipes.CacheRecipe, "wan_alpha.stages.cache_latents", "build_cache"),
     "train-dit": (recipes.TrainDiTRecipe, "wan_alpha.stages.stage2_dit", "train_dit"),
     "generate": (recipes.GenerateRecipe, "wan_alpha.inference.generate", "generate"),
+    "report": (recipes.ReportRecipe, "wan_alpha.evaluation.report", "report"),
 }
 # Other names of a command's options, and options that may be given by their place.
 ALIASES = {
     "demo": {"output_dir": "--out"},
     "doctor": {"output_dir": "--out", "print_json": "--json"},
     "probe": {"print_json": "--json"},
+    "report": {"output_dir": "--out"},
 }
 POSITIONALS = {
     "probe": ("file",),
     "convert": ("source", "output"),
     "doctor": ("dataset",),
     "prepare": ("source_dir", "output_dir"),
+    "report": ("runs",),
 }
 EPILOG = (
     "A table's option is written --table.option VALUE and overrides the --config file; none means not set. Words of a "
@@ -55,8 +59,11 @@ def build_parser():
             name, help=summary, description=summary, usage=usage, epilog=EPILOG, allow_abbrev=False
         )
         for place in places:
-            text = recipe_class.model_fields[place].description
-            command.add_argument(f"at {place}", nargs="?", default=argparse.SUPPRESS, metavar=place, help=text)
+            field = recipe_class.model_fields[place]
+            many = "*" if get_origin(field.annotation) is tuple else "?"
+            command.add_argument(
+                f"at {place}", nargs=many, default=argparse.SUPPRESS, metavar=place, help=field.description
+            )
         add_recipe_options(command, recipe_class, ALIASES.get(name, {}))
     return parser
 

@@ -9,6 +9,7 @@ import html
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -78,18 +79,15 @@ def write_report(paths, out, title="report", summary="", reference=None, max_cli
         if source.reference is not None:
             check_reference(source, source.reference)
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{REPORT_FILES}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    # Made beside its place and moved there whole: an interrupted report leaves the earlier one as it was.
+    with tempfile.TemporaryDirectory(dir=out, prefix=f".{REPORT_FILES}.") as scratch:
+        partial = Path(scratch) / REPORT_FILES
         _copy_assets(partial)
         shown, references = _write_clips(sources, partial / "clips", max_frames)
-        data = _page_data(runs, shown, references, partial, summary, sum(len(run.clips) for run in runs))
+        data = _page_data(runs, shown, references, partial, summary)
         (partial / "data.js").write_text(f"wanReport.data = {json.dumps(data)};\n", encoding="ascii")
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(out / REPORT_FILES, ignore_errors=True)
-    os.replace(partial, out / REPORT_FILES)
+        shutil.rmtree(out / REPORT_FILES, ignore_errors=True)
+        os.replace(partial, out / REPORT_FILES)
     template = (files("wan_alpha") / "assets" / "report" / PAGE_FILE).read_text(encoding="utf-8")
     (out / PAGE_FILE).write_text(template.replace("__TITLE__", html.escape(f"wan-alpha {title}")), encoding="utf-8")
     return Report(out / PAGE_FILE, len(shown) + len(references))
@@ -159,8 +157,9 @@ def _write_clips(sources, folder, max_frames):
     return shown, references
 
 
-def _page_data(runs, shown, references, folder, summary, num_found):
-    left_out = f"{num_found - len(shown)} more clips are left out." if num_found > len(shown) else ""
+def _page_data(runs, shown, references, folder, summary):
+    num_left_out = sum(len(run.clips) for run in runs) - len(shown)
+    left_out = f"{num_left_out} more clips are left out." if num_left_out else ""
     tables = [demo_table(runs), *evaluation_tables(runs), validation_table(runs), clip_table(runs, shown)]
     trainings = [
         (" / ".join(filter(None, (run.label if len(runs) > 1 else "", training.name))) or run.label, training)

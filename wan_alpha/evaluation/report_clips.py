@@ -6,6 +6,7 @@ its own, loaded when it is looked at, so that a long clip costs the browser no m
 """
 
 import base64
+import contextlib
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,8 +60,8 @@ def write_clip(source, key, clips_folder, max_frames=None, callback=None):
     shares = []
     with tempfile.TemporaryDirectory(dir=clips_folder) as scratch:
         made = Path(scratch) / "video.webm" if source.video is None and num_frames > 1 else None
-        writer = None if made is None else WebmAlphaWriter(made, fps)
-        try:
+        with contextlib.ExitStack() as stack:
+            writer = None if made is None else stack.enter_context(WebmAlphaWriter(made, fps))
             for index, frame in enumerate(iter_frames(source.media, "rgba", 0, num_frames)):
                 png = pngs[index] if pngs else Path(scratch) / "frame.png"
                 if not pngs:
@@ -71,12 +72,6 @@ def write_clip(source, key, clips_folder, max_frames=None, callback=None):
                 shares.append(asdict(coverage(torch.from_numpy(frame[..., 3].copy()).float() / 255)))
                 if callback is not None:
                     callback(index + 1)
-        except BaseException:
-            if writer is not None:
-                writer.abort()
-            raise
-        if writer is not None:
-            writer.close()
         video = source.video if source.video is not None and num_frames > 1 else made
         if video is not None:
             write_handover(folder / "video.js", f"{key}/video", video.read_bytes())

@@ -33,7 +33,7 @@ def _rank(chart):
 
 
 def _figures(rows):
-    """Figure -> list of (step, value), without steps that have none; a validation before training is step 0."""
+    """Figure -> list of (step, value), two or more of them; a validation before training is step 0."""
     figures = {}
     for row in rows:
         for name, value in row.items():
@@ -44,7 +44,7 @@ def _figures(rows):
             if name.startswith(VALIDATION):
                 shown = "validation " + name.removeprefix(VALIDATION)
             figures.setdefault(shown, []).append((0 if is_initial else row["step"], value))
-    return {name: points for name, points in figures.items() if len(points) > 1 or name.startswith("validation")}
+    return {name: points for name, points in figures.items() if len(points) > 1}
 
 
 def thin(points):

@@ -244,6 +244,22 @@ class ConvertRecipe(Command):
     prompt: str | None = Field(None, description="for the manifest; none = what the source says of itself")
 
 
+class ReportRecipe(Recipe):
+    """Write a page on which people look at runs: clips side by side, figures, curves, recipes. Opens from disk."""
+
+    output_dir: Path = Field(description="folder of the page; index.html there is what to open")
+    seed: int = Field(0, ge=0, description="not used: nothing in this is random")
+    runs: tuple[Path, ...] = Field(
+        min_length=1, description="folders that commands wrote (training, generate, evaluate, demo), or transparent media"
+    )
+    title: str = Field("report", description="heading of the page")
+    reference: Path | None = Field(
+        None, description="true clip, or folder of true clips by the clips' names, for differences; none = as evaluated"
+    )
+    max_clips: int = Field(24, ge=1, description="clips shown of each run")
+    max_frames: int | None = Field(None, ge=1, description="frames shown of each clip, from the start; none = all")
+
+
 class DemoRecipe(Recipe):
     """Train a tiny model in both stages on this machine and generate transparent clips, in minutes."""
 

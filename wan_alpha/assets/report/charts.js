@@ -35,7 +35,7 @@
     const x = step => LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / (last - first || 1);
     const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${chart.title}, steps ${first} to ${last}` });
     for (const value of ticks) {
-      root.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }), svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)));
+      root.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "rule" }), svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)));
     }
     for (const step of new Set([first, last])) root.append(svg("text", { x: x(step), y: HEIGHT - 8, "text-anchor": step === first ? "start" : "end" }, `step ${step}`));
     chart.series.forEach((series, index) => {

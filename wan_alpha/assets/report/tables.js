@@ -2,12 +2,13 @@
 "use strict";
 {
   const { make } = wanReport;
-  const show = value => {
-    if (value === null) return "–";
-    if (typeof value !== "number" || Number.isInteger(value)) return String(value);
-    const size = Math.abs(value);
-    return value.toFixed(size >= 100 ? 1 : size >= 1 ? 2 : 4);
+  // Decimals of a column: whole numbers stay whole, all others of it line up.
+  const decimals = values => {
+    const numbers = values.filter(value => typeof value === "number"), largest = Math.max(...numbers.map(Math.abs));
+    if (numbers.every(Number.isInteger)) return 0;
+    return largest >= 100 ? 1 : largest >= 1 ? 2 : 4;
   };
+  const show = (value, places) => value === null ? "–" : typeof value === "number" ? value.toFixed(places) : String(value);
   const size = value => value === "∞" ? Infinity : typeof value === "number" ? value : NaN;
 
   // Missing values last in either direction.
@@ -19,10 +20,10 @@
   };
 
   const build = data => {
-    const body = make("tbody"), heads = [];
+    const body = make("tbody"), heads = [], places = data.columns.map((_, index) => decimals(data.rows.map(row => row[index])));
     const fill = rows => body.replaceChildren(...rows.map(row => make("tr", {}, ...row.map((value, index) => {
       const isText = data.columns[index].kind === "text", mark = String(value).startsWith("✗") ? "missed" : isText ? "" : "number";
-      return make(index === 0 ? "th" : "td", { class: mark || null, scope: index === 0 ? "row" : null }, show(value));
+      return make(index === 0 ? "th" : "td", { class: mark || null, scope: index === 0 ? "row" : null }, show(value, places[index]));
     }))));
     let sorted = null, direction = 1;
     const sort = index => {

@@ -31,7 +31,8 @@
   const tick = now => {
     if (!state.playing) return;
     requestAnimationFrame(tick);
-    const count = length(), position = (base + (now - since) / 1000 * rate()) % count, frame = Math.floor(position);
+    // The screen's clock may be a little behind the one that play() read.
+    const elapsed = Math.max(0, now - since) / 1000, count = length(), position = (base + elapsed * rate()) % count, frame = Math.floor(position);
     const players = wanReport.players.active(), stills = players.filter(player => !usesVideo(player));
     for (let ahead = 0; ahead <= AHEAD; ahead++) for (const { clip } of stills) wanReport.frames.peek(clip, (frame + ahead) % count);
     // In step: nobody goes on before everybody can.
