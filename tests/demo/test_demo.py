@@ -29,12 +29,16 @@ def test_everything_is_written_and_missed_bars_fail(run):
 
 
 def test_page_stands_alone(run):
-    page = (run[0] / "index.html").read_text()
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
-    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
-    assert [len(clip["frames"]) for clip in data["clips"]] == [9, 9, 9]
-    assert all(frame.startswith("data:image/png;base64,") for clip in data["clips"] for frame in clip["frames"])
-    assert len(data["figures"]) == 7 and len(data["charts"]) == 2 and len(data["stills"]) == 3
+    files = run[0] / "report_files"
+    text = (files / "data.js").read_text()
+    data = json.loads(text.removeprefix("wanReport.data = ").rstrip().removesuffix(";"))
+    shown = [[(clip["label"], clip["num_frames"]) for clip in group["clips"]] for group in data["groups"]]
+    stills = [[("reference", 1), (f"validation/lemur_rgba_{frame:05d}", 1)] for frame in (0, 4, 8)]
+    assert shown == [*([(f"seed {seed}", 9)] for seed in range(3)), *stills]
+    assert len(list((files / "clips").glob("c[0-2]/0000[0-8].js"))) == 3 * 9
+    assert [table["title"] for table in data["tables"]] == ["Figures of the demo", "Reconstruction", "Clips"]
+    assert len(data["tables"][0]["rows"]) == 7
+    assert {"stage1: loss", "stage2: loss", "stage2: validation loss"} <= {chart["title"] for chart in data["charts"]}
 
 
 @pytest.mark.parametrize(

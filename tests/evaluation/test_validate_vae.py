@@ -11,7 +11,7 @@ from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.evaluation import validate_vae as validate_module
 from wan_alpha.evaluation.validate_vae import ValidationReport, reconstruct, validate_vae
 from wan_alpha.media.probe import probe
-from wan_alpha.media.read import read_rgba
+from wan_alpha.media.read import read_matte, read_rgba
 from wan_alpha.metrics.reconstruction import ReconstructionQuality, StreamQuality
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.training.config import load_recipe
@@ -36,7 +36,7 @@ def test_a_pair_gives_table_video_and_stills(tmp_path, make_recipe, capsys):
     rgb, alpha = write_clip(tmp_path, num_frames=6, size=40)
     report = validate_vae(make_recipe(rgb_video=rgb, alpha_video=alpha))
     names = sorted(path.name for path in report.files)
-    frames = [f"validation_{kind}_{frame:05d}.png" for kind in ("comparison", "rgba") for frame in (0, 2, 4)]
+    frames = [f"validation_{kind}_{frame:05d}.png" for kind in ("comparison", "rgba", "input") for frame in (0, 2, 4)]
     assert names == sorted([*frames, "validation_comparison.mp4", "validation_metrics.json"])
     video = probe(tmp_path / "out" / "validation_comparison.mp4")
     assert (video.num_frames, video.height, video.width) == (5, 64, 64)  # 40 is cut to 32, two by two
@@ -62,6 +62,8 @@ def test_a_figure_without_bound_is_written_as_null(tmp_path, make_recipe, monkey
     text = (tmp_path / "out" / "validation_metrics.json").read_text()
     written = json.loads(text, parse_constant=refuse)
     assert written["alpha"]["psnr"] is None and written["alpha"]["mae"] == 0.0
+    stills = [read_rgba(tmp_path / "out" / f"validation_{kind}_00004.png")[0] for kind in ("input", "rgba")]
+    assert (stills[0] == stills[1]).all() and (stills[0][..., 3] == read_matte(alpha, 4, 1)[0]).all()
 
 
 @pytest.mark.parametrize("chunk_size", ["1", "2"])

@@ -116,9 +116,9 @@ def run_demo(recipe):
     }))  # fmt: skip
     figures += clip_figures(clips)
 
-    page = write_page(out, clips, figures)
     summary = {"seconds": round(time.monotonic() - started, 1), "figures": [asdict(figure) for figure in figures]}
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    page = write_page(out)
     console.print(figures_table(figures))
     console.print(f"{summary['seconds']:.0f} s; look at {page}", markup=False, highlight=False, soft_wrap=True)
     return DemoReport(figures, page)

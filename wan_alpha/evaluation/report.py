@@ -84,7 +84,7 @@ def write_report(paths, out, title="report", summary="", reference=None, max_cli
         partial = Path(scratch) / REPORT_FILES
         _copy_assets(partial)
         shown, references = _write_clips(sources, partial / "clips", max_frames)
-        data = _page_data(runs, shown, references, partial, summary)
+        data = _page_data(runs, shown, references, summary)
         (partial / "data.js").write_text(f"wanReport.data = {json.dumps(data)};\n", encoding="ascii")
         shutil.rmtree(out / REPORT_FILES, ignore_errors=True)
         os.replace(partial, out / REPORT_FILES)
@@ -157,7 +157,7 @@ def _write_clips(sources, folder, max_frames):
     return shown, references
 
 
-def _page_data(runs, shown, references, folder, summary):
+def _page_data(runs, shown, references, summary):
     num_left_out = sum(len(run.clips) for run in runs) - len(shown)
     left_out = f"{num_left_out} more clips are left out." if num_left_out else ""
     tables = [demo_table(runs), *evaluation_tables(runs), validation_table(runs), clip_table(runs, shown)]
@@ -181,18 +181,5 @@ def _page_data(runs, shown, references, folder, summary):
         "groups": group_clips(runs, shown, references),
         "tables": [table for table in tables if table is not None],
         "charts": charts(runs),
-        "pictures": _copy_pictures(runs, folder),
         "settings": [table for table in settings if table is not None],
     }
-
-
-def _copy_pictures(runs, folder):
-    pictures = [(run.label, path) for run in runs for path in run.pictures]
-    if pictures:
-        (folder / "pictures").mkdir()
-    shown = []
-    for number, (label, path) in enumerate(pictures):
-        name = f"pictures/{number:03d}.png"
-        shutil.copyfile(path, folder / name)
-        shown.append({"file": f"{REPORT_FILES}/{name}", "caption": f"{label}: {path.stem.replace('_', ' ')}"})
-    return shown

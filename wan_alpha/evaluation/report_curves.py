@@ -1,7 +1,8 @@
 """Curves out of ``metrics.jsonl``: one chart a figure, one line a run."""
 
 MAX_POINTS = 300  # more cannot be told apart on a screen; each is then the mean of its neighbourhood
-SIDE_FIGURES = ("epoch", "learning_rate", "gradient_norm", "skipped_updates")
+# Beside the loss and the validations, whose charts stand open, all else is a click away.
+MAIN_FIGURES = ("loss",)
 INITIAL, VALIDATION = "initial_validation_", "validation_"
 
 
@@ -13,7 +14,7 @@ def charts(runs):
 
     Returns:
         list of dicts: title; side, whether it is only asked for now and then; series of (name, points), points being
-        (step, value) pairs. The loss comes first, then what validations found, then the loss's terms.
+        (step, value) pairs. The loss comes first, then what validations found; a loss's terms and the rest are side.
     """
     collected = {}
     for run in runs:
@@ -21,15 +22,14 @@ def charts(runs):
             for figure, points in _figures(training.metrics).items():
                 collected.setdefault((training.name, figure), []).append({"name": run.label, "points": thin(points)})
     charts = [
-        {"title": f"{place}: {figure}" if place else figure, "side": figure in SIDE_FIGURES, "series": series}
+        {"title": f"{place}: {figure}" if place else figure, "side": _is_side(figure), "series": series}
         for (place, figure), series in collected.items()
     ]
-    return sorted(charts, key=_rank)
+    return sorted(charts, key=lambda chart: (chart["side"], "validation" in chart["title"]))
 
 
-def _rank(chart):
-    figure = chart["title"].rpartition(": ")[2]
-    return chart["side"], 0 if figure == "loss" else 1 if figure.startswith("validation") else 2
+def _is_side(figure):
+    return figure not in MAIN_FIGURES and not figure.startswith("validation")
 
 
 def _figures(rows):

@@ -52,7 +52,6 @@ class Run:
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[tuple[str, dict]] = field(default_factory=list)
     validations: list[tuple[str, dict]] = field(default_factory=list)
-    pictures: list[Path] = field(default_factory=list)
     demo_figures: list[dict] = field(default_factory=list)
 
 
@@ -72,11 +71,13 @@ def read_runs(paths):
 def short_labels(paths):
     """The last parts of each path, as few as tell all of them apart; the same path twice is numbered."""
     parts = [Path(os.path.abspath(path)).parts for path in paths]
+    if len(set(parts)) < len(parts):
+        return [f"{part[-1]} ({number})" for number, part in enumerate(parts, start=1)]
     for count in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-count:]) for part in parts]
         if len(set(labels)) == len(labels):
-            return labels
-    return [f"{label} ({number})" for number, label in enumerate(labels, start=1)]
+            break
+    return labels
 
 
 def _read_run(path, label):
@@ -120,7 +121,7 @@ def _walk(run, root):
             if file.endswith(VALIDATION_SUFFIX):
                 stem = file.removesuffix(VALIDATION_SUFFIX)
                 run.validations.append((f"{name}/{stem}".lstrip("/"), _read_json(folder / file)))
-                run.pictures += sorted(folder.glob(f"{stem}_comparison_*.png"))
+                run.clips += _validated_stills(root, folder, stem)
 
 
 def _below(root, folder):
@@ -144,6 +145,16 @@ def _generated_clip(root, folder):
     name = _below(root, folder) or folder.name
     prompt = settings.get("recipe", {}).get("prompt") or name
     return ClipSource(name, prompt, folder / "frames", video if video.is_file() else None, settings)
+
+
+def _validated_stills(root, folder, stem):
+    """Reconstructed frames beside what went in."""
+    for still in sorted(folder.glob(f"{stem}_rgba_*.png")):
+        frame = still.stem.rpartition("_")[2]
+        truth = folder / f"{stem}_input_{frame}.png"
+        name = still.relative_to(root).with_suffix("").as_posix()
+        subject = f"{stem}, frame {int(frame)}"
+        yield ClipSource(name, subject, still, reference=truth if truth.is_file() else None)
 
 
 def _evaluated_clips(folder, evaluation):

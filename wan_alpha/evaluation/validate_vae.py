@@ -164,9 +164,10 @@ def validate_vae(recipe) -> ValidationReport:
             meter.update(model_to_unit(pred_rgb), pred_alpha, model_to_unit(true_rgb), true_alpha)
             comparison = comparison_frames(true_rgb, true_alpha, pred_rgb, pred_alpha)
             video.write(comparison)
-            reconstruction = rgba_frames(pred_rgb, pred_alpha)
+            reconstruction, truth = rgba_frames(pred_rgb, pred_alpha), rgba_frames(true_rgb, true_alpha)
             for frame in [frame for frame in stills if done <= frame < done + len(comparison)]:
-                files += write_stills(prefix, frame, comparison[frame - done], reconstruction[frame - done])
+                at = frame - done
+                files += write_stills(prefix, frame, comparison[at], reconstruction[at], truth[at])
             done += len(comparison)
             progress.update(done)
 
@@ -180,10 +181,10 @@ def validate_vae(recipe) -> ValidationReport:
     return report
 
 
-def write_stills(prefix, frame, comparison, rgba):
-    """Write one frame's comparison, opaque, and its reconstruction as straight RGBA; returns the two paths."""
+def write_stills(prefix, frame, comparison, rgba, truth):
+    """Write one frame's comparison, opaque, and its reconstruction and input as straight RGBA; returns the paths."""
     opaque = np.concatenate([comparison, np.full((*comparison.shape[:2], 1), 255, np.uint8)], axis=-1)
-    paths = [prefix.with_name(f"{prefix.name}_{kind}_{frame:05d}.png") for kind in ("comparison", "rgba")]
-    for path, picture in zip(paths, (opaque, rgba), strict=True):
+    paths = [prefix.with_name(f"{prefix.name}_{kind}_{frame:05d}.png") for kind in ("comparison", "rgba", "input")]
+    for path, picture in zip(paths, (opaque, rgba, truth), strict=True):
         write_png(path, picture)
     return paths

@@ -83,6 +83,6 @@
     wanReport.open("charts", "Curves");
     root.append(make("div", { class: "grid" }, ...charts.filter(chart => !chart.side).map(build)));
     const side = charts.filter(chart => chart.side);
-    if (side.length) root.append(make("details", {}, make("summary", {}, "learning rate, gradient norm and the like"), make("div", { class: "grid" }, ...side.map(build))));
+    if (side.length) root.append(make("details", {}, make("summary", {}, "terms of the loss, learning rate, gradient norm"), make("div", { class: "grid" }, ...side.map(build))));
   });
 }

@@ -1,4 +1,4 @@
-// Recipes and environments of all runs side by side, and the pictures that runs left.
+// Recipes and environments of all runs side by side.
 "use strict";
 {
   const { make } = wanReport;
@@ -18,15 +18,9 @@
   };
 
   wanReport.parts.push(() => {
-    const { pictures, settings } = wanReport.data;
-    if (pictures.length) {
-      wanReport.open("pictures", "Pictures");
-      const show = picture => make("figure", {}, make("img", { src: picture.file, alt: picture.caption, loading: "lazy" }), make("figcaption", {}, picture.caption));
-      document.getElementById("pictures").append(make("div", { class: "grid" }, ...pictures.map(show)));
-    }
-    if (settings.length) {
-      wanReport.open("settings", "Recipes and environment");
-      document.getElementById("settings").append(...settings.map(build));
-    }
+    const { settings } = wanReport.data;
+    if (settings.length === 0) return;
+    wanReport.open("settings", "Recipes and environment");
+    document.getElementById("settings").append(...settings.map(build));
   });
 }
