@@ -78,10 +78,17 @@ def test_media_of_any_kind_are_clips(tmp_path):
         writer.write(moving_square())
     write_png(folder / "still.png", moving_square()[0])
     (folder / "notes.txt").write_text("no clip")
+    for stream, name in (("rgb", "pair_rgb.mkv"), ("matte", "pair_alpha.mkv")):
+        with LosslessWriter(folder / name, 8, stream) as writer:
+            writer.write(moving_square())
     report = write_report([folder], tmp_path / "page", max_frames=3)
     groups = read_data(report)["groups"]
-    assert [(group["title"], group["clips"][0]["num_frames"]) for group in groups] == [("square", 3), ("still", 1)]
-    assert [group["clips"][0]["has_video"] for group in groups] == [True, False]
+    assert [(group["title"], group["clips"][0]["num_frames"]) for group in groups] == [
+        ("pair", 3), ("square", 3), ("still", 1),
+    ]  # fmt: skip
+    assert [group["clips"][0]["has_video"] for group in groups] == [True, True, False]
+    shares = [group["clips"][0]["coverage"] for group in groups]
+    assert shares[0] == shares[1] and shares[0]["clear"] == pytest.approx(2 / 3)
     one = read_data(write_report([folder / "square.mkv"], tmp_path / "one"))
     assert one["groups"][0]["clips"][0]["num_frames"] == NUM_FRAMES
 
@@ -107,15 +114,17 @@ def test_what_was_evaluated_stands_beside_its_reference(tmp_path):
         ["reference", "bad"], ["reference", "good"],
     ]  # fmt: skip
     overall, by_clip = data["tables"][:2]
-    assert [column["name"] for column in overall["columns"]] == ["of", "alpha mad", "composite grey psnr"]
+    assert overall["rows"] == [
+        ["alpha mad", "small", 4.75], ["alpha psnr", "large", None], ["composite grey psnr", "large", 30.0],
+    ]  # fmt: skip
     assert [column["kind"] for column in by_clip["columns"]] == ["text", "low", "high", "high"]
     assert by_clip["rows"] == [["bad", 9.0, 20.0, 0.9], ["good", 0.5, 40.0, 0.9]], "worst first, as evaluated"
 
 
 def test_infinity_and_nothing_are_json():
     run = Run("run", None, evaluations=[("", {"mean": {"a_psnr": float("inf"), "mad": float("nan"), "b_mse": 1.0}})])
-    overall, by_clip = evaluation_tables([run])
-    assert overall["rows"] == [["evaluation", "∞", None, 1.0]] and by_clip is None
+    overall, by_clip, special = evaluation_tables([run])
+    assert [row[2] for row in overall["rows"]] == ["∞", None, 1.0] and by_clip is None and special is None
     json.dumps(overall, allow_nan=False)
 
 
@@ -152,10 +161,12 @@ def test_bad_input_is_named(runs, tmp_path):
         write_report([tmp_path / "empty"], tmp_path / "page")
     with OpaqueWriter(tmp_path / "opaque.mp4", 8) as writer:
         writer.write(moving_square())
-    with pytest.raises(DataError, match=r"opaque\.mp4: has no alpha"):
+    with pytest.raises(DataError, match=r"opaque\.mp4.* alpha"):
         write_report([tmp_path / "opaque.mp4"], tmp_path / "page")
+    shutil.copytree(true, tmp_path / "strangers")
+    (tmp_path / "strangers" / "000_a_red_square").rename(tmp_path / "strangers" / "blue")
     with pytest.raises(DataError, match="no clip there has the name of a clip"):
-        write_report([first], tmp_path / "page", reference=tmp_path / "empty")
+        write_report([first], tmp_path / "page", reference=tmp_path / "strangers")
     shutil.rmtree(true / "000_a_red_square")
     write_generated(tmp_path / "short", moving_square()[:3])
     shutil.move(tmp_path / "short" / "frames", true / "000_a_red_square")

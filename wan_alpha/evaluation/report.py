@@ -14,16 +14,15 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-from wan_alpha.data.discover import VIDEO_SUFFIXES
+from wan_alpha.data.clips import describe_clip
 from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.evaluation.clip_pairs import find_clips
 from wan_alpha.evaluation.report_clips import check_reference, transparent_video, write_clip, write_handover
 from wan_alpha.evaluation.report_curves import charts
 from wan_alpha.evaluation.report_evaluation import evaluation_tables
 from wan_alpha.evaluation.report_figures import clip_table, demo_table, settings_table, validation_table
 from wan_alpha.evaluation.report_groups import group_clips
 from wan_alpha.evaluation.report_runs import REPORT_FILES, read_runs
-from wan_alpha.media.probe import probe
-from wan_alpha.media.stills import IMAGE_SUFFIXES
 from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.progress import StepProgress
 
@@ -68,8 +67,10 @@ def write_report(paths, out, title="report", summary="", reference=None, max_cli
     out = Path(out)
     check_own_page(out)
     runs = read_runs(paths)
+    reference = None if reference is None else Path(reference)
+    truths = find_clips(reference) if reference is not None else []
     sources = [
-        (index, _with_reference(source, reference))
+        (index, _with_reference(source, truths, reference))
         for index, run in enumerate(runs)
         for source in run.clips[:max_clips]
     ]
@@ -106,23 +107,14 @@ def check_own_page(out):
         raise ConfigError(f"{page} is not a page of wan-alpha's and is kept; choose another folder for the report")
 
 
-def _with_reference(source, reference):
-    if reference is None or source.reference is not None:
+def _with_reference(source, truths, given):
+    """The source with its reference: the one of its name, or the one clip that was given for all."""
+    if source.reference is not None or not truths:
         return source
-    found = _find_reference(source, Path(reference))
-    return source if found is None else replace(source, reference=found)
-
-
-def _find_reference(source, reference):
-    if not reference.exists():
-        raise DataError(f"reference {reference}: no such file or folder")
-    if reference.is_file():
-        return reference
-    name = Path(source.name).name
-    stems = {name, Path(name).stem}
-    entries = sorted(path for path in reference.iterdir() if path.name in stems or path.stem in stems)
-    readable = [path for path in entries if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
-    return readable[0] if readable else None
+    names = {source.name, Path(source.name).name}
+    for_all = truths[0].row.foreground in (given, given / "frames")
+    found = truths if for_all else [clip for clip in truths if {clip.name, Path(clip.name).name} & names]
+    return replace(source, reference=found[0].row) if found else source
 
 
 def _copy_assets(target):
@@ -133,18 +125,18 @@ def _copy_assets(target):
 
 
 def _write_clips(sources, folder, max_frames):
-    """Returns the clips as (run index, ClipSource, PageClip) and the references, path -> (ClipSource, PageClip)."""
+    """Returns the clips as (run index, ClipSource, PageClip) and the references, their files -> (ClipSource, PageClip)."""
     folder.mkdir()
     (folder / "probe").mkdir()
     write_handover(folder / "probe" / "video.js", "probe/video", transparent_video(folder))
     wanted = {}  # a reference that several clips share is written once
     for _, source in sources:
         if source.reference is not None:
-            wanted.setdefault(source.reference, replace(source, media=source.reference, video=None, reference=None))
+            wanted.setdefault(source.reference.files, replace(source, row=source.reference, video=None, reference=None))
     to_write = [(f"r{number}", source) for number, source in enumerate(wanted.values())]
     to_write += [(f"c{number}", source) for number, (_, source) in enumerate(sources)]
     written = {}
-    total = sum(min(probe(source.media).num_frames, max_frames or 10**9) for _, source in to_write)
+    total = sum(min(describe_clip(source.row).num_frames, max_frames or 10**9) for _, source in to_write)
     with StepProgress("writing clips", total, unit="frames") as bar:
         done = 0
         for key, source in to_write:
@@ -153,7 +145,7 @@ def _write_clips(sources, folder, max_frames):
             )
             done += written[key].num_frames
     shown = [(index, source, written[f"c{number}"]) for number, (index, source) in enumerate(sources)]
-    references = {path: (wanted[path], written[f"r{number}"]) for number, path in enumerate(wanted)}
+    references = {files: (wanted[files], written[f"r{number}"]) for number, files in enumerate(wanted)}
     return shown, references
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wan_alpha.data.clips import describe_clip, iter_clip
 from wan_alpha.errors import DataError
 from wan_alpha.media.probe import probe
-from wan_alpha.media.read import iter_frames
 from wan_alpha.media.stills import list_frames
 from wan_alpha.media.write import WebmAlphaWriter, write_png
 from wan_alpha.metrics.coverage import Coverage, coverage
@@ -51,18 +51,18 @@ def write_clip(source, key, clips_folder, max_frames=None, callback=None):
     Raises:
         DataError: the clip cannot be read, or the files cannot be written.
     """
-    info = probe(source.media)
+    info = describe_clip(source.row)
     num_frames = min(info.num_frames, max_frames or info.num_frames)
     fps = _frame_rate(source, info)
     folder = clips_folder / key
     folder.mkdir(parents=True)
-    pngs = _png_files(source.media)
+    pngs = _png_files(source.row)
     shares = []
     with tempfile.TemporaryDirectory(dir=clips_folder) as scratch:
         made = Path(scratch) / "video.webm" if source.video is None and num_frames > 1 else None
         with contextlib.ExitStack() as stack:
             writer = None if made is None else stack.enter_context(WebmAlphaWriter(made, fps))
-            for index, frame in enumerate(iter_frames(source.media, "rgba", 0, num_frames)):
+            for index, frame in enumerate(iter_clip(source.row, 0, num_frames)):
                 png = pngs[index] if pngs else Path(scratch) / "frame.png"
                 if not pngs:
                     write_png(png, frame)
@@ -85,9 +85,9 @@ def write_handover(path, name, data):
     path.write_text(f'wanReport.deliver("{name}", "{text}");\n', encoding="ascii")
 
 
-def _png_files(media):
+def _png_files(row):
     """A folder's own PNG files, which need no second compression; none for anything else."""
-    files = list_frames(media) if media.is_dir() else []
+    files = list_frames(row.foreground) if row.matte is None and row.foreground.is_dir() else []
     return files if all(file.suffix.lower() == ".png" for file in files) else []
 
 
@@ -100,15 +100,14 @@ def check_reference(source, reference):
     """Refuse a reference that cannot be compared with its clip frame by frame.
 
     Raises:
-        DataError: sizes or frame counts differ, or one of the two cannot be read.
+        DataError: sizes or frame counts differ, or one of the two has no alpha or cannot be read.
     """
-    clip, truth = probe(source.media), probe(reference)
-    if not truth.has_alpha:
-        raise DataError(f"{reference}: the reference of {source.media} has no alpha")
-    described = [f"{info.num_frames} frames of {info.width}x{info.height}" for info in (clip, truth)]
-    if described[0] != described[1]:
+    clips = describe_clip(source.row), describe_clip(reference)
+    shapes = [f"{info.num_frames} frames of {info.width}x{info.height}" for info in clips]
+    if shapes[0] != shapes[1]:
         raise DataError(
-            f"{reference}: has {described[1]}, its clip {source.media} has {described[0]}; a difference needs both alike"
+            f"{reference.foreground}: has {shapes[1]}, its clip {source.row.foreground} has {shapes[0]}; a difference "
+            "needs both alike"
         )
 
 

@@ -15,7 +15,8 @@ def group_clips(runs, shown, references):
     """Clips of one subject side by side, each after its reference.
 
     Args:
-        runs: list of Run; shown: list of (run index, ClipSource, PageClip); references: path -> (ClipSource, PageClip).
+        runs: list of Run; shown: list of (run index, ClipSource, PageClip); references: a reference's
+            files -> (ClipSource, PageClip).
 
     Returns:
         list of dicts: title; clips, each with the PageClip's values, a label, its run's index (-1: a reference) and
@@ -27,10 +28,10 @@ def group_clips(runs, shown, references):
     groups = []
     for subject, entries in subjects.items():
         clips, differing = [], _differing_options([source for _, source, _ in entries])
-        for path in dict.fromkeys(source.reference for _, source, _ in entries if source.reference is not None):
-            clips.append(_entry(references[path][1], "reference", REFERENCE_RUN, None))
+        for files in dict.fromkeys(source.reference.files for _, source, _ in entries if source.reference is not None):
+            clips.append(_entry(references[files][1], "reference", REFERENCE_RUN, None))
         for run_index, source, clip in entries:
-            key = None if source.reference is None else references[source.reference][1].key
+            key = None if source.reference is None else references[source.reference.files][1].key
             label = _label(runs, run_index, source, differing, alone=len(entries) == 1)
             clips.append(_entry(clip, label, run_index, key))
         groups.append({"title": subject, "clips": clips})

@@ -5,10 +5,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wan_alpha.data.discover import VIDEO_SUFFIXES
+from wan_alpha.data.clips import describe_clip
+from wan_alpha.data.manifest import Row, parse_row
 from wan_alpha.errors import DataError
+from wan_alpha.evaluation.clip_pairs import find_clips
 from wan_alpha.media.probe import probe
-from wan_alpha.media.stills import IMAGE_SUFFIXES
 from wan_alpha.training.environment import ENVIRONMENT_FILE
 from wan_alpha.training.run_folder import METRICS_FILE, RECIPE_FILE, read_metrics
 
@@ -22,14 +23,15 @@ _PASSED_BY = {"checkpoints", "cache", REPORT_FILES}
 
 @dataclass(frozen=True)
 class ClipSource:
-    """One clip: `name` is its path below its run, `subject` what clips of other runs are set beside it by."""
+    """One clip: `name` is its path below its run, `subject` what clips of other runs are set beside it by, `video` a
+    WebM of it that is at hand."""
 
     name: str
     subject: str
-    media: Path
+    row: Row
     video: Path | None = None
     settings: dict = field(default_factory=dict)
-    reference: Path | None = None
+    reference: Row | None = None
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,13 @@ def _read_run(path, label):
         raise DataError(f"{path}: no such folder or file; give the folder that a command wrote, or transparent media")
     run = Run(label, path)
     if path.is_file():
-        run.clips.append(_media_clip(path, path.name))
+        run.clips = [_media_clip(clip) for clip in find_clips(path)]
+        for clip in run.clips:
+            describe_clip(clip.row)  # a file that was named has to have alpha
         return run
     _walk(run, path)
     if not (run.clips or run.trainings or run.evaluations or run.validations or run.demo_figures):
         run.clips = _plain_media(path)
-    if not (run.clips or run.trainings or run.evaluations or run.validations or run.demo_figures):
-        raise DataError(
-            f"{path}: holds nothing that a report shows: no clips with alpha, no {METRICS_FILE}, no {EVALUATION_FILE}"
-        )
     return run
 
 
@@ -144,7 +144,7 @@ def _generated_clip(root, folder):
     video = folder / "video.webm"
     name = _below(root, folder) or folder.name
     prompt = settings.get("recipe", {}).get("prompt") or name
-    return ClipSource(name, prompt, folder / "frames", video if video.is_file() else None, settings)
+    return ClipSource(name, prompt, Row(1, folder / "frames"), video if video.is_file() else None, settings)
 
 
 def _validated_stills(root, folder, stem):
@@ -154,48 +154,50 @@ def _validated_stills(root, folder, stem):
         truth = folder / f"{stem}_input_{frame}.png"
         name = still.relative_to(root).with_suffix("").as_posix()
         subject = f"{stem}, frame {int(frame)}"
-        yield ClipSource(name, subject, still, reference=truth if truth.is_file() else None)
+        yield ClipSource(name, subject, Row(1, still), reference=Row(1, truth) if truth.is_file() else None)
 
 
 def _evaluated_clips(folder, evaluation):
     """The pairs that an evaluation compared, where their files are still there."""
     sources = []
     for entry in evaluation.get("clips", []):
-        pred, ref = (_evaluated_file(folder, entry.get(key)) for key in ("pred", "ref"))
-        if pred is not None and _has_alpha(pred):
-            name = str(entry.get("name", pred.stem))
-            sources.append(ClipSource(name, name, pred, reference=ref if ref and _has_alpha(ref) else None))
+        pred, ref = (_evaluated_row(entry, key) for key in ("pred", "ref"))
+        if pred is not None:
+            name = str(entry.get("name", pred.foreground.stem))
+            sources.append(ClipSource(name, name, pred, _own_video(pred), reference=ref))
     return sources
 
 
-def _evaluated_file(folder, text):
-    if not isinstance(text, str):
+def _evaluated_row(entry, key):
+    """The row of an evaluated file; None where it has moved."""
+    file, matte = entry.get(key), entry.get(f"{key}_matte")
+    if not file or not Path(file).exists():
         return None
-    return next((path for path in (Path(text), folder / text) if path.exists()), None)
+    row = Row(1, Path(file), Path(matte)) if matte else parse_row(1, {"video": file})
+    return row if _has_alpha(row) else None
 
 
 def _plain_media(folder):
-    """Clips of a folder that no command wrote: the folder itself if it is one clip's frames, else each clip in it."""
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    suffixes = {path.suffix.lower() for path in entries if path.is_file()}
-    if len(entries) > 1 and suffixes and suffixes <= IMAGE_SUFFIXES and all(p.stem[-1:].isdigit() for p in entries):
-        return [_media_clip(folder, folder.name)]
-    candidates = [path for path in entries if _is_media(path)]
-    return [_media_clip(path, path.name) for path in candidates if _has_alpha(path)]
+    """Clips of a folder that no command wrote; files without alpha, previews say, are passed by."""
+    looked_for = f"no {METRICS_FILE}, no {EVALUATION_FILE}, no generated clips"
+    try:
+        clips = find_clips(folder)
+    except DataError as error:
+        raise DataError(f"{folder}: holds nothing that a report shows: {looked_for}; {error}") from error
+    shown = [_media_clip(clip) for clip in clips if _has_alpha(clip.row)]
+    if not shown:
+        raise DataError(f"{folder}: holds nothing that a report shows: {looked_for}, and of its clips none has alpha")
+    return shown
 
 
-def _is_media(path):
-    if path.is_dir():
-        return any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
-    return path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+def _media_clip(clip):
+    return ClipSource(clip.name, clip.row.prompt or clip.name, clip.row, _own_video(clip.row))
 
 
-def _has_alpha(path):
-    return probe(path).has_alpha
+def _own_video(row):
+    is_webm = row.matte is None and row.foreground.suffix.lower() == ".webm"
+    return row.foreground if is_webm else None
 
 
-def _media_clip(path, name):
-    if not _has_alpha(path):
-        raise DataError(f"{path}: has no alpha; a report shows transparent clips (RGBA files or frames)")
-    is_webm = path.suffix.lower() == ".webm"
-    return ClipSource(name, Path(name).stem, path, path if is_webm else None)
+def _has_alpha(row):
+    return row.matte is not None or probe(row.foreground).has_alpha

@@ -2,13 +2,15 @@
 "use strict";
 {
   const { make } = wanReport;
-  // Decimals of a column: whole numbers stay whole, all others of it line up.
-  const decimals = values => {
-    const numbers = values.filter(value => typeof value === "number"), largest = Math.max(...numbers.map(Math.abs));
-    if (numbers.every(Number.isInteger)) return 0;
-    return largest >= 100 ? 1 : largest >= 1 ? 2 : 4;
+  // Decimals: of a column together, so that they line up, or of each value where figures of several kinds stand there.
+  const enough = largest => largest >= 100 ? 1 : largest >= 1 ? 2 : 4;
+  const decimals = (column, values) => {
+    const numbers = values.filter(value => typeof value === "number");
+    if (numbers.every(Number.isInteger)) return () => 0;
+    const common = enough(Math.max(...numbers.map(Math.abs)));
+    return column.kind === "mixed" ? value => enough(Math.abs(value)) : () => common;
   };
-  const show = (value, places) => value === null ? "–" : typeof value === "number" ? value.toFixed(places) : String(value);
+  const show = (value, places) => value === null ? "–" : typeof value === "number" ? value.toFixed(places(value)) : String(value);
   const size = value => value === "∞" ? Infinity : typeof value === "number" ? value : NaN;
 
   // Missing values last in either direction.
@@ -20,7 +22,7 @@
   };
 
   const build = data => {
-    const body = make("tbody"), heads = [], places = data.columns.map((_, index) => decimals(data.rows.map(row => row[index])));
+    const body = make("tbody"), heads = [], places = data.columns.map((column, index) => decimals(column, data.rows.map(row => row[index])));
     const fill = rows => body.replaceChildren(...rows.map(row => make("tr", {}, ...row.map((value, index) => {
       const isText = data.columns[index].kind === "text", mark = String(value).startsWith("✗") ? "missed" : isText ? "" : "number";
       return make(index === 0 ? "th" : "td", { class: mark || null, scope: index === 0 ? "row" : null }, show(value, places[index]));
