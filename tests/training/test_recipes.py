@@ -13,6 +13,7 @@ from wan_alpha.training.recipes import (
     ConvertRecipe,
     DemoRecipe,
     DoctorRecipe,
+    EvaluateRecipe,
     GenerateRecipe,
     PrepareRecipe,
     ProbeRecipe,
@@ -30,7 +31,7 @@ GENERATE = {
 }  # fmt: skip
 RECIPE_CLASSES = (
     DemoRecipe, ProbeRecipe, DoctorRecipe, PrepareRecipe, ConvertRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe,
-    TrainDiTRecipe, GenerateRecipe, ReportRecipe,
+    TrainDiTRecipe, GenerateRecipe, EvaluateRecipe, ReportRecipe,
 )  # fmt: skip
 
 
@@ -78,6 +79,15 @@ RECIPE_CLASSES = (
         ),
         (DemoRecipe, {}, {"num_clips": "0"}, ["num_clips = '0'", "greater than or equal to 1"]),
         (PrepareRecipe, {"output_dir": "out"}, {}, ["source_dir: missing; folder of clips"]),
+        (EvaluateRecipe, {"pred": "p"}, {"fail_under": "alpha_psnr"}, ["fail_under = 'alpha_psnr'", "alpha_psnr=30"]),
+        (EvaluateRecipe, {"pred": "p"}, {"fail_over": "flicker=low"}, ["fail_over = 'flicker=low'", "a number"]),
+        (EvaluateRecipe, {"pred": "p"}, {"edge_radius": "3"}, ["edge_radius has no effect without a reference"]),
+        (
+            EvaluateRecipe,
+            {"pred": "p", "reference": "r"},
+            {"lpips": "off", "lpips_weights": "w.pth"},
+            ["lpips_weights has no effect with lpips = 'off'"],
+        ),
         (
             TrainVAERecipe,
             VAE,

@@ -24,12 +24,14 @@ COMMANDS = {
     "cache": (recipes.CacheRecipe, "wan_alpha.stages.cache_latents", "build_cache"),
     "train-dit": (recipes.TrainDiTRecipe, "wan_alpha.stages.stage2_dit", "train_dit"),
     "generate": (recipes.GenerateRecipe, "wan_alpha.inference.generate", "generate"),
+    "evaluate": (recipes.EvaluateRecipe, "wan_alpha.evaluation.evaluate", "evaluate"),
     "report": (recipes.ReportRecipe, "wan_alpha.evaluation.report", "report"),
 }
 # Other names of a command's options, and options that may be given by their place.
 ALIASES = {
     "demo": {"output_dir": "--out"},
     "doctor": {"output_dir": "--out", "print_json": "--json"},
+    "evaluate": {"output_dir": "--out"},
     "probe": {"print_json": "--json"},
     "report": {"output_dir": "--out"},
 }
@@ -38,6 +40,7 @@ POSITIONALS = {
     "convert": ("source", "output"),
     "doctor": ("dataset",),
     "prepare": ("source_dir", "output_dir"),
+    "evaluate": ("pred", "reference"),
     "report": ("runs",),
 }
 EPILOG = (

@@ -20,8 +20,9 @@ def flicker(rgb: Tensor, alpha: Tensor, tolerance: float = TOLERANCE) -> tuple[T
         departure = |a_t - median(a_(t-1), a_t, a_(t+1))|
 
     An edge that passes changes alpha in one direction and departs by nothing, however fast and hard it is; what goes
-    and comes back departs in full (a thing so thin that it crosses a pixel within one frame, too). Left out are pixels that are clear in all three frames, and pixels near which the
-    visible colour changes from the frame before to the frame after: there something moves.
+    and comes back departs in full (so does a thing that is thin enough to cross a pixel within one frame). Left out are
+    pixels that are clear in all three frames, and pixels near which the visible colour changes from the frame before to
+    the frame after: there something moves.
 
     Args:
         rgb: straight colour, (B, 3, T, H, W), [0, 1]; alpha: (B, 1, T, H, W), [0, 1]; T at least 3.
