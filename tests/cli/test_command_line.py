@@ -93,6 +93,8 @@ def test_options_reach_the_recipe(monkeypatch):
         (["prepare", "--link", "a", "b", "--skip-bad"], {"source_dir": Path("a"), "skip_bad": True, "link": True}),
         (["prepare", "--skip_bad", "no", "--source-dir", "a", "--output_dir", "b"], {"skip_bad": False}),
         (["prepare", "--link=false", "a", "b", "--workers", "3"], {"link": False, "workers": 3}),
+        (["report", "a", "b", "--out", "c"], {"runs": (Path("a"), Path("b")), "output_dir": Path("c")}),
+        (["report", "--out", "c", "--max-frames=9", "a"], {"runs": (Path("a"),), "max_frames": 9}),
     ],
 )
 def test_demo_and_prepare_are_recipes_too(monkeypatch, argv, expected):
@@ -182,6 +184,8 @@ def test_prepare_writes_a_dataset(tmp_path, capsys, monkeypatch):
         (["demo", "--fast"], "wan-alpha demo: --fast: no such option; options: output_dir"),
         (["demo", "--source", "nowhere"], "source nowhere: no such folder"),
         (["prepare", "only_one"], "wan-alpha prepare: recipe: 1 problem(s)\n  output_dir: missing"),
+        (["report", "--out", "page"], "wan-alpha report: recipe: 1 problem(s)\n  runs: missing"),
+        (["report", "nowhere", "--out", "page"], "wan-alpha report: nowhere: no such folder or file"),
     ],
 )
 def test_wrong_arguments_of_demo_and_prepare(argv, message, capsys):

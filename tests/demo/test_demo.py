@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
+from headless_browser import Page
+from PIL import Image
 
 from wan_alpha.cli.main import main
 from wan_alpha.demo.figures import clip_figures, stage1_figures, stage2_figures
@@ -39,6 +42,44 @@ def test_page_stands_alone(run):
     assert [table["title"] for table in data["tables"]] == ["Figures of the demo", "Reconstruction", "Clips"]
     assert len(data["tables"][0]["rows"]) == 7
     assert {"stage1: loss", "stage2: loss", "stage2: validation loss"} <= {chart["title"] for chart in data["charts"]}
+
+
+def test_page_shows_each_background_through_the_clips(run, tmp_path):
+    """What lies under a generated clip is what its alpha lets through, whatever the demo's few steps have learned."""
+    out, _ = run
+    frames = [np.asarray(Image.open(path)) for path in sorted((out / "generated").glob("000_*/frames/*.png"))]
+    with Page() as page:
+        page.open(out / "index.html")
+        for background, level in (("black", 0), ("white", 255)):
+            page.evaluate(f"document.querySelector('[data-background={background}]').click()")
+            page.wait(f"document.querySelector('canvas[data-clip=c0]').dataset.shows === 'picture {background}'")
+            over = composite(frames[0], level)
+            shown = read_canvas(page)
+            assert np.abs(shown - over).max() <= 3
+        page.key("ArrowRight")
+        page.wait("document.querySelector('canvas[data-clip=c0]').dataset.frame === '1'")
+        assert np.abs(read_canvas(page) - composite(frames[1], 255)).max() <= 3
+        for width in (1280, 390):
+            page.resize(width, 900, mobile=width < 600)
+            assert page.wait("document.documentElement.scrollWidth") <= width
+        assert page.errors == []
+
+
+def composite(frame, level):
+    alpha = frame[..., 3:] / 255
+    return frame[..., :3] * alpha + level * (1 - alpha)
+
+
+def read_canvas(page):
+    """The clip's pixels as shown, (64, 64, 3): each is several pixels of the canvas, its middle is read."""
+    values = page.evaluate(
+        "(() => { const c = document.querySelector('canvas[data-clip=c0]'), d = c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data, out = [];"
+        " for (let y = 0; y < 64; y++) for (let x = 0; x < 64; x++) {"
+        " const at = 4 * (Math.floor((y + .5) / 64 * c.height) * c.width + Math.floor((x + .5) / 64 * c.width));"
+        " out.push(d[at], d[at + 1], d[at + 2]); } return out; })()"
+    )
+    return np.array(values, float).reshape(64, 64, 3)
 
 
 @pytest.mark.parametrize(
