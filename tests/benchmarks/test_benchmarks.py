@@ -2,6 +2,7 @@
 
 import bench_decoder_lora
 import bench_dora
+import bench_metrics
 import bench_read
 import bench_whole_clip
 import bench_write
@@ -69,3 +70,18 @@ def test_reading_gives_what_the_plain_way_gives(tmp_path):
     assert (package.rgba[3] - plain.rgba[3]).abs().mean() < 1 / 255
     opaque = plain.rgba[3] > 0.99  # elsewhere PIL mixes hidden colour into edges
     assert opaque.any() and (package.rgba - plain.rgba).abs()[:3, opaque].mean() < 3 / 255
+
+
+def test_the_meter_equals_the_plain_metrics():
+    for noise in (0.0, 0.05):
+        (plain, *metered), _ = bench_metrics.compare(num_frames=3, height=48, width=80, noise=noise)
+        assert plain.output.shape == (3, 9) and (plain.output[1:] > 0).all()
+        for way in metered:
+            assert ((way.output - plain.output).abs() <= TOLERANCE * plain.output.abs().clamp(min=TOLERANCE)).all()
+
+
+def test_memory_does_not_grow_with_the_clip():
+    """Not the figure of the benchmark, only that what is kept is small beside the frames."""
+    size = 64, 96
+    bench_metrics.measure_memory(8, *size)
+    assert bench_metrics.measure_memory(80, *size) < 80 * 2 * 64 * 96 * 4 / 2**20
