@@ -51,10 +51,10 @@ class Page:
                 "--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync",
                 "--disable-component-update", "--mute-audio", "--hide-scrollbars",
                 "--autoplay-policy=no-user-gesture-required", "--host-resolver-rules=MAP * ~NOTFOUND",
-                f"--user-data-dir={self._profile.name}", f"--window-size={self._size[0]},{self._size[1]}", "about:blank",
+                f"--user-data-dir={self._profile.name}", "about:blank",
             ],
-            preexec_fn=give_pipes, close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            preexec_fn=give_pipes,  # noqa: PLW1509: two calls of dup2, which no lock of another thread can hold up
+            close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(command_read)
         os.close(answer_write)
@@ -146,9 +146,7 @@ class Page:
 
     def resize(self, width, height, mobile=False):
         """Set the window's size in CSS pixels."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
 
     def screenshot(self, path, whole=True):
         """Save a picture of the page."""

@@ -39,7 +39,8 @@ def test_clips_of_one_prompt_stand_beside_their_reference(runs, tmp_path):
     ]  # fmt: skip
     assert [series["name"] for series in data["charts"][0]["series"]] == ["first", "second"]
     recipe = data["settings"][0]
-    assert recipe["headings"] == ["first / stage1", "second / stage1"]
+    assert recipe["title"] == "Recipe of stage1"
+    assert recipe["headings"] == ["first", "second"]
     differs = {row["name"]: row["differs"] for row in recipe["rows"]}
     assert differs == {"training.learning_rate": True, "seed": False}
     assert "this report" in data["settings"][-1]["headings"]
@@ -153,7 +154,7 @@ def test_a_failed_report_leaves_the_earlier_one(runs, tmp_path):
 
 
 def test_bad_input_is_named(runs, tmp_path):
-    first, second, true = runs
+    first, _, true = runs
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="nowhere: no such folder or file"):
         write_report([tmp_path / "nowhere"], tmp_path / "page")

@@ -119,7 +119,7 @@ def test_difference_to_the_reference_is_a_heat_map(page):
     # Over some background: blue times alpha differs by 100 over black, and what shines through by 100 over white.
     choose(page, view="difference")
     assert float(note(page, SECOND).split(" by ")[1].split()[0]) == pytest.approx(alpha_mean, rel=0.02)
-    assert "compared with" in note(page, REFERENCE)
+    assert note(page, REFERENCE) == "this is what the others are compared with"
 
 
 def note(page, clip):

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from wan_alpha.evaluation.clip_pairs import find_clips
 from wan_alpha.evaluation.report_clips import check_reference, transparent_video, write_clip, write_handover
 from wan_alpha.evaluation.report_curves import charts
 from wan_alpha.evaluation.report_evaluation import evaluation_tables
-from wan_alpha.evaluation.report_figures import clip_table, demo_table, settings_table, validation_table
+from wan_alpha.evaluation.report_figures import clip_table, demo_table, validation_table
 from wan_alpha.evaluation.report_groups import group_clips
 from wan_alpha.evaluation.report_runs import REPORT_FILES, read_runs
-from wan_alpha.training.environment import describe_environment
+from wan_alpha.evaluation.report_settings import settings_tables
 from wan_alpha.training.progress import StepProgress
 
 PAGE_FILE = "index.html"
@@ -82,13 +83,13 @@ def write_report(paths, out, title="report", summary="", reference=None, max_cli
     out.mkdir(parents=True, exist_ok=True)
     # Made beside its place and moved there whole: an interrupted report leaves the earlier one as it was.
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{REPORT_FILES}.") as scratch:
-        partial = Path(scratch) / REPORT_FILES
-        _copy_assets(partial)
-        shown, references = _write_clips(sources, partial / "clips", max_frames)
+        made = Path(scratch) / REPORT_FILES
+        _copy_assets(made)
+        shown, references = _write_clips(sources, made / "clips", max_frames)
         data = _page_data(runs, shown, references, summary)
-        (partial / "data.js").write_text(f"wanReport.data = {json.dumps(data)};\n", encoding="ascii")
+        (made / "data.js").write_text(f"wanReport.data = {json.dumps(data)};\n", encoding="ascii")
         shutil.rmtree(out / REPORT_FILES, ignore_errors=True)
-        os.replace(partial, out / REPORT_FILES)
+        os.replace(made, out / REPORT_FILES)
     template = (files("wan_alpha") / "assets" / "report" / PAGE_FILE).read_text(encoding="utf-8")
     (out / PAGE_FILE).write_text(template.replace("__TITLE__", html.escape(f"wan-alpha {title}")), encoding="utf-8")
     return Report(out / PAGE_FILE, len(shown) + len(references))
@@ -125,7 +126,7 @@ def _copy_assets(target):
 
 
 def _write_clips(sources, folder, max_frames):
-    """Returns the clips as (run index, ClipSource, PageClip) and the references, their files -> (ClipSource, PageClip)."""
+    """Returns the clips as (run index, ClipSource, PageClip), and references: their files -> (ClipSource, PageClip)."""
     folder.mkdir()
     (folder / "probe").mkdir()
     write_handover(folder / "probe" / "video.js", "probe/video", transparent_video(folder))
@@ -135,43 +136,31 @@ def _write_clips(sources, folder, max_frames):
             wanted.setdefault(source.reference.files, replace(source, row=source.reference, video=None, reference=None))
     to_write = [(f"r{number}", source) for number, source in enumerate(wanted.values())]
     to_write += [(f"c{number}", source) for number, (_, source) in enumerate(sources)]
-    written = {}
-    total = sum(min(describe_clip(source.row).num_frames, max_frames or 10**9) for _, source in to_write)
-    with StepProgress("writing clips", total, unit="frames") as bar:
-        done = 0
+    written, done = {}, 0
+    with StepProgress("writing clips", total=None, unit="frames") as bar:
+        total = sum(describe_clip(source.row).num_frames for _, source in to_write) if max_frames is None else None
         for key, source in to_write:
-            written[key] = write_clip(
-                source, key, folder, max_frames, lambda count, before=done, name=source.name: bar.update(before + count, name)
-            )
+            progress = partial(_show_progress, bar, done, source.name, total)
+            written[key] = write_clip(source, key, folder, max_frames, progress)
             done += written[key].num_frames
     shown = [(index, source, written[f"c{number}"]) for number, (index, source) in enumerate(sources)]
     references = {files: (wanted[files], written[f"r{number}"]) for number, files in enumerate(wanted)}
     return shown, references
 
 
+def _show_progress(bar, before, name, total, frames):
+    bar.update(before + frames, name, total)
+
+
 def _page_data(runs, shown, references, summary):
     num_left_out = sum(len(run.clips) for run in runs) - len(shown)
     left_out = f"{num_left_out} more clips are left out." if num_left_out else ""
     tables = [demo_table(runs), *evaluation_tables(runs), validation_table(runs), clip_table(runs, shown)]
-    trainings = [
-        (" / ".join(filter(None, (run.label if len(runs) > 1 else "", training.name))) or run.label, training)
-        for run in runs
-        for training in run.trainings
-    ]
-    generations = [(runs[index].label, source) for index, source, _ in shown if source.settings]
-    first_of_runs = list({label: (label, source.settings) for label, source in reversed(generations)}.values())[::-1]
-    environments = [(name, training.environment) for name, training in trainings]
-    environments += [(f"{label} (clips)", settings.get("environment", {})) for label, settings in first_of_runs]
-    settings = [
-        settings_table("Recipe of training", [(name, training.recipe) for name, training in trainings]),
-        settings_table("Recipe of the clips", [(name, content.get("recipe", {})) for name, content in first_of_runs]),
-        settings_table("Environment", [*environments, ("this report", describe_environment())]),
-    ]
     return {
         "summary": " ".join(filter(None, (summary, left_out))),
         "runs": [run.label for run in runs],
         "groups": group_clips(runs, shown, references),
         "tables": [table for table in tables if table is not None],
         "charts": charts(runs),
-        "settings": [table for table in settings if table is not None],
+        "settings": settings_tables(runs, shown),
     }

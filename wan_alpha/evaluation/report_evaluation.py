@@ -1,6 +1,7 @@
 """Tables out of ``evaluation.json``, whatever figures it holds: they are recognised by the names of the field."""
 
-from wan_alpha.evaluation.report_figures import flatten, table
+from wan_alpha.evaluation.report_figures import table
+from wan_alpha.evaluation.report_settings import flatten
 
 OVERALL = ("mean", "alpha", "transparency", "composite", "regions")
 # Not figures: where the files are, and values of single frames.

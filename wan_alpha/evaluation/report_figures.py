@@ -1,8 +1,9 @@
-"""The report's tables, curves and recipes, as plain values that the page draws."""
+"""The report's tables, as plain values that the page draws."""
 
 import math
 
 from wan_alpha.evaluation.report_curves import last_validation
+
 
 def table(title, columns, rows, note=""):
     """A table for the page.
@@ -82,36 +83,3 @@ def _without_single_run(title, columns, rows, runs, note=""):
     if len(runs) == 1:
         columns, rows = columns[1:], [row[1:] for row in rows]
     return table(title, columns, rows, note)
-
-
-def settings_table(title, named):
-    """Nested settings side by side.
-
-    Args:
-        named: list of (column heading, dict).
-
-    Returns:
-        dict of title, headings and rows of (dotted name, values, whether they differ); None if there are none.
-    """
-    flat = [(heading, dict(flatten(values))) for heading, values in named if values]
-    names = list(dict.fromkeys(name for _, values in flat for name in values))
-    if not names:
-        return None
-    rows = []
-    for name in names:
-        shown = [_text(values.get(name, "")) for _, values in flat]
-        rows.append({"name": name, "values": shown, "differs": len(set(shown)) > 1})
-    return {"title": title, "headings": [heading for heading, _ in flat], "rows": rows}
-
-
-def flatten(values, prefix=""):
-    """Yield (dotted name, value) of a nested dict."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _text(value):
-    return "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)

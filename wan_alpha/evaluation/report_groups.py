@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from wan_alpha.evaluation.report_figures import flatten
+from wan_alpha.evaluation.report_settings import flatten
 
 # What differs between clips without making them differ, or is said elsewhere.
 _NOT_SAID = {"output_dir", "prompt", "prompts_file", "device"}

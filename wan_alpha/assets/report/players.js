@@ -81,7 +81,10 @@
       place();
       context.drawImage(image, 0, 0, clip.width, clip.height);
     }
-    if (wanReport.views.isDifference() && !other) note = state.compare === null ? "" : "this is what the others are compared with";
+    if (wanReport.views.isDifference() && !other) {
+      const isMeasure = players.some(one => one.group === player.group && isShown(one) && counterpart(one)?.key === clip.key);
+      note = isMeasure ? "this is what the others are compared with" : "there is nothing to compare it with";
+    }
     player.note.textContent = note;
     canvas.dataset.frame = String(Math.min(state.frame, clip.num_frames - 1));
     canvas.dataset.shows = `${state.view} ${state.background}`;
