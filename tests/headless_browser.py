@@ -53,7 +53,7 @@ class Page:
                 "--autoplay-policy=no-user-gesture-required", "--host-resolver-rules=MAP * ~NOTFOUND",
                 f"--user-data-dir={self._profile.name}", "about:blank",
             ],
-            preexec_fn=give_pipes,  # noqa: PLW1509: two calls of dup2, which no lock of another thread can hold up
+            preexec_fn=give_pipes,  # noqa: PLW1509 - two calls of dup2 wait for no lock
             close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(command_read)

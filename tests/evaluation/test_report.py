@@ -8,11 +8,14 @@ import pytest
 from shown_runs import NUM_FRAMES, moving_square, write_generated, write_runs, write_training
 
 from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.evaluation.evaluate import evaluate
 from wan_alpha.evaluation.report import write_report
 from wan_alpha.evaluation.report_curves import MAX_POINTS, charts, thin
 from wan_alpha.evaluation.report_evaluation import evaluation_tables
 from wan_alpha.evaluation.report_runs import Run, read_runs, short_labels
 from wan_alpha.media.write import LosslessWriter, OpaqueWriter, write_png
+from wan_alpha.training.config import load_recipe
+from wan_alpha.training.recipes import EvaluateRecipe
 
 
 @pytest.fixture
@@ -95,31 +98,30 @@ def test_media_of_any_kind_are_clips(tmp_path):
 
 
 def test_what_was_evaluated_stands_beside_its_reference(tmp_path):
-    clips = [("good", 0.5, 40.0), ("bad", 9.0, 20.0)]
-    for name, *_ in clips:
-        for folder in ("pred", "ref"):
+    """An evaluation of pairs of colour and matte: its clips, worst first, beside what they were compared with."""
+    for folder, strip_alpha in (("ref", 128), ("pred", 228)):
+        for name in ("good", "poor"):
             (tmp_path / folder).mkdir(exist_ok=True)
-            with LosslessWriter(tmp_path / folder / f"{name}.mkv", 8) as writer:
-                writer.write(moving_square())
-    entries = [
-        {"name": name, "pred": str(tmp_path / "pred" / f"{name}.mkv"), "ref": str(tmp_path / "ref" / f"{name}.mkv"),
-         "mean": {"alpha_mad": mad}, "alpha": {"psnr": psnr, "ssim": 0.9}}
-        for name, mad, psnr in reversed(clips)
-    ]  # fmt: skip
-    evaluated = tmp_path / "evaluated"
-    evaluated.mkdir()
-    content = {"mean": {"alpha_mad": 4.75}, "composite": {"grey": {"psnr": 30.0}}, "alpha": {"psnr": None}}
-    (evaluated / "evaluation.json").write_text(json.dumps(content | {"clips": entries}))
-    data = read_data(write_report([evaluated], tmp_path / "page"))
+            for stream, end in (("rgb", "rgb"), ("matte", "alpha")):
+                with LosslessWriter(tmp_path / folder / f"{name}_{end}.mkv", 8, stream) as writer:
+                    writer.write(moving_square(strip_alpha if name == "poor" else 128))
+    options = {"pred": tmp_path / "pred", "reference": tmp_path / "ref", "lpips": "off", "device": "cpu"}
+    evaluate(load_recipe(EvaluateRecipe, None, options | {"output_dir": tmp_path / "evaluated"}))
+    data = read_data(write_report([tmp_path / "evaluated"], tmp_path / "page"))
     assert [[clip["label"] for clip in group["clips"]] for group in data["groups"]] == [
-        ["reference", "bad"], ["reference", "good"],
+        ["reference", "poor"], ["reference", "good"],
     ]  # fmt: skip
-    overall, by_clip = data["tables"][:2]
-    assert overall["rows"] == [
-        ["alpha mad", "small", 4.75], ["alpha psnr", "large", None], ["composite grey psnr", "large", 30.0],
-    ]  # fmt: skip
-    assert [column["kind"] for column in by_clip["columns"]] == ["text", "low", "high", "high"]
-    assert by_clip["rows"] == [["bad", 9.0, 20.0, 0.9], ["good", 0.5, 40.0, 0.9]], "worst first, as evaluated"
+    overall, by_clip, special = data["tables"][:3]
+    figures = {row[0]: row[1:] for row in overall["rows"]}
+    assert figures["alpha mad"] == ["small", pytest.approx(1e3 * 100 / 255 / 4 / 2)]
+    assert figures["alpha psnr"][0] == "large" and figures["composite grey ssim"][0] == "large"
+    columns = [column["name"] for column in by_clip["columns"]]
+    kinds = dict(zip(columns, (column["kind"] for column in by_clip["columns"]), strict=True))
+    assert (kinds["clip"], kinds["alpha mad"], kinds["alpha psnr"]) == ("text", "low", "high")
+    rows = [dict(zip(columns, row, strict=True)) for row in by_clip["rows"]]
+    assert [row["clip"] for row in rows] == ["poor", "good"]
+    assert rows[0]["alpha mad"] == pytest.approx(1e3 * 100 / 255 / 4) and rows[1]["alpha mad"] == 0
+    assert special["title"].endswith("backgrounds and regions") and len(special["rows"]) == 2
 
 
 def test_infinity_and_nothing_are_json():

@@ -40,9 +40,12 @@ def mean_of_clips(clips) -> dict:
 
 def clip_record(clip) -> dict:
     """A clip's entry in evaluation.json."""
-    files = {"pred": str(clip.pair.pred.foreground)}
-    if clip.pair.reference is not None:
-        files["ref"] = str(clip.pair.reference.foreground)
+    files = {}
+    for key, row in (("pred", clip.pair.pred), ("ref", clip.pair.reference)):
+        if row is not None:
+            files[key] = str(row.foreground)
+            if row.matte is not None:
+                files[f"{key}_matte"] = str(row.matte)
     record = {"name": clip.pair.name, **files, "num_frames": clip.pair.info.num_frames}
     if clip.reference is not None:
         record |= by_region(clip.reference)
