@@ -49,6 +49,19 @@ def test_clips_of_one_prompt_stand_beside_their_reference(runs, tmp_path):
     assert "this report" in data["settings"][-1]["headings"]
 
 
+def test_clips_are_told_apart_by_what_made_them(tmp_path):
+    """Checkpoints and seeds of one run: the options that differ are said, those that do not are not."""
+    for number, step in enumerate((100, 200)):
+        write_generated(tmp_path / "run" / f"00{number}", moving_square()[:1])
+        path = tmp_path / "run" / f"00{number}" / "settings.json"
+        settings = json.loads(path.read_text())
+        settings["recipe"]["model"] = {"adapter": f"runs/a/step_{step}/adapter.safetensors", "wan": "tiny"}
+        path.write_text(json.dumps(settings))
+    (group,) = read_data(write_report([tmp_path / "run"], tmp_path / "page"))["groups"]
+    labels = [clip["label"] for clip in group["clips"]]
+    assert labels == [f"adapter step_{step}/adapter.safetensors" for step in (100, 200)]
+
+
 def test_the_page_needs_no_network_and_says_no_path_of_its_own(runs, tmp_path):
     report = write_report(runs[:2], tmp_path / "page", title="of <two>")
     text = "".join(

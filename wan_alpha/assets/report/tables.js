@@ -3,7 +3,7 @@
 {
   const { make } = wanReport;
   // Decimals: of a column together, so that they line up, or of each value where figures of several kinds stand there.
-  const enough = largest => largest >= 100 ? 1 : largest >= 1 ? 2 : 4;
+  const enough = largest => largest >= 100 ? 1 : largest > 1 ? 2 : 4;
   const decimals = (column, values) => {
     const numbers = values.filter(value => typeof value === "number");
     if (numbers.every(Number.isInteger)) return () => 0;
