@@ -83,17 +83,17 @@ class AlphaMeter:
         error = (pred - alpha)[:, 0]
         squared = error.square()
         last = error[:, :1] if self._last_error is None else self._last_error
-        change = torch.cat([last, error], dim=1).diff(dim=1)
-        squared_change = torch.cat([last.square(), squared], dim=1).diff(dim=1)
+        change = error - torch.cat([last, error[:, :-1]], dim=1)
+        squared_change = squared - torch.cat([last.square(), squared[:, :-1]], dim=1)
         self._last_error = error[:, -1:].clone()
         mattes = as_frames(pred), as_frames(alpha)
         gradient, connectivity = (of(*mattes).view(batch) for of in (gradient_error, connectivity_error))
         maps = [error.abs_(), squared, gradient, connectivity, change.square_(), squared_change.abs_()]
-        self._errors.add(torch.stack(maps), masks)
+        self._errors.add(maps, masks)
         rim = WINDOW // 2
         inner = masks[..., rim:-rim, rim:-rim]
         similarity = ssim_map(*mattes)
-        self._similarity.add(similarity.view(1, *batch[:2], *similarity.shape[1:]), inner)
+        self._similarity.add([similarity.view(*batch[:2], *similarity.shape[1:])], inner)
 
     def per_frame(self) -> FiguresOfRegions:
         """Every frame's figures, each (B, T) float64."""

@@ -76,8 +76,8 @@ class CompositeMeter:
             similarity.append(ssim_map(p.flatten(0, 1), q.flatten(0, 1)).unflatten(0, p.shape[:2]))
             squared.append(p.sub_(q).square_())
         rim = WINDOW // 2
-        self._squared.add(torch.stack(squared), masks)
-        self._similarity.add(torch.stack(similarity), masks[..., rim:-rim, rim:-rim])
+        self._squared.add(squared, masks)
+        self._similarity.add(similarity, masks[..., rim:-rim, rim:-rim])
         if self.distance is not None:
             self._measure_distance(pred_rgb, pred_alpha, rgb, alpha)
 

@@ -1,6 +1,5 @@
 """Straight colour against a reference, where the true alpha is above 0, added up chunk by chunk."""
 
-import torch
 from torch import Tensor
 
 from wan_alpha.metrics.clips import as_pair
@@ -30,8 +29,8 @@ class ForegroundMeter:
         pred, foreground = as_pair(pred, foreground, 3)
         check_foreground(foreground, alpha)
         error = pred - foreground
-        maps = torch.stack([error.abs().mean(dim=1), error.square_().mean(dim=1)])
-        self._errors.add(maps, masks, weight=(alpha[:, 0] > 0).to(maps.dtype))
+        maps = [error.abs().mean(dim=1), error.square_().mean(dim=1)]
+        self._errors.add(maps, masks, weight=(alpha[:, 0] > 0).to(error.dtype))
 
     def per_frame(self) -> list[dict[str, Tensor]]:
         """Of the frame, then of each region: figure -> (B, T), x1e3. A frame that is empty has 0, its regions NaN."""

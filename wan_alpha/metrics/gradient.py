@@ -2,10 +2,11 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wan_alpha.metrics.windows import correlate, row_strips, with_margin
+from wan_alpha.metrics.windows import correlate, differing_box, reached, row_strips, with_margin
 
 SIGMA = 1.4
 # The Gaussian is cut where it falls below this value.
@@ -39,13 +40,24 @@ def gradient_error(pred: Tensor, alpha: Tensor) -> Tensor:
     """
     reach = len(BELL) // 2
     scales = [_stretch(matte) for matte in (pred, alpha)]
-    padded = [F.pad(matte[:, None], (reach,) * 4, mode="replicate")[:, 0] for matte in (pred, alpha)]
-    error = pred.new_empty(pred.shape)
-    for frames, rows in row_strips(padded[0], len(BELL)):
-        strips = (matte[frames, with_margin(rows, len(BELL))] for matte in padded)
-        mine, other = (_magnitude(strip).mul_(scale[frames]) for strip, scale in zip(strips, scales, strict=True))
-        error[frames, rows] = mine.sub_(other).square_()
+    spans = slice(0, pred.shape[1]), slice(0, pred.shape[2])
+    if torch.equal(*scales):
+        # Equally stretched, equal surroundings have equal gradients.
+        spans = zip(differing_box(pred, alpha), pred.shape[1:], strict=True)
+        spans = [reached(span, reach, reach, length) for span, length in spans]
+    error = pred.new_zeros(pred.shape)
+    if all(span.start < span.stop for span in spans):
+        padded = (F.pad(matte[:, None], (reach,) * 4, mode="replicate")[:, 0] for matte in (pred, alpha))
+        box = slice(None), *(with_margin(span, len(BELL)) for span in spans)
+        _fill(error[:, *spans], *(matte[box] for matte in padded), *scales)
     return error
+
+
+def _fill(error: Tensor, pred: Tensor, alpha: Tensor, pred_scale: Tensor, scale: Tensor) -> None:
+    for frames, rows in row_strips(pred, len(BELL)):
+        mine, other = (matte[frames, with_margin(rows, len(BELL))] for matte in (pred, alpha))
+        mine, other = _magnitude(mine).mul_(pred_scale[frames]), _magnitude(other).mul_(scale[frames])
+        error[frames, rows] = mine.sub_(other).square_()
 
 
 def _stretch(matte: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a meter keeps of the frames it has seen: sums of pixel maps, per region and frame."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,26 +31,28 @@ class RegionSums:
     def __init__(self):
         self._totals, self._counts = [], []
 
-    def add(self, maps: Tensor, masks: Tensor, weight: Tensor | None = None) -> None:
+    def add(self, maps: Sequence[Tensor], masks: Tensor, weight: Tensor | None = None) -> None:
         """Count frames.
 
         Args:
-            maps: (M, B, T, H, W), any range.
+            maps: M times (B, T, H, W), any range.
             masks: the regions, (R, B, T, H, W), 0 or 1 in the maps' type; R may be 0.
             weight: where pixels count at all, (B, T, H, W), 0 or 1; None: everywhere.
         """
-        num_figures, *batch, height, width = maps.shape
-        if weight is None:
-            counts = frame_sums(masks)
-            everything = torch.full((1, *batch), float(height * width), dtype=torch.float64)
-        else:
-            maps = maps * weight
+        batch, pixels = maps[0].shape[:2], maps[0].shape[2:].numel()
+        counts, everything = frame_sums(masks), torch.full((1, *batch), float(pixels), dtype=torch.float64)
+        if weight is not None:
+            maps = [values * weight for values in maps]
             counts, everything = frame_sums(masks * weight), frame_sums(weight)[None]
-        flat_maps, flat_masks = maps.reshape(num_figures, -1, height * width), masks.flatten(-2).flatten(1, 2)
-        of_regions = exact(torch.einsum("mnp,rnp->rmn", flat_maps, flat_masks))
-        of_frame = frame_sums(maps)[None]
-        self._totals.append(torch.cat([of_frame, of_regions.view(len(masks), num_figures, *batch)]))
-        self._counts.append(torch.cat([everything, counts.view(len(masks), *batch)]))
+        totals = torch.stack([frame_sums(values) for values in maps])[None]
+        if len(masks):
+            # Per frame, (R, pixels) times (pixels, M).
+            flat = torch.stack([values.flatten(0, 1).flatten(1) for values in maps], dim=1)
+            of_regions = exact(masks.flatten(1, 2).flatten(2).transpose(0, 1) @ flat.mT)
+            of_regions = of_regions.permute(1, 2, 0).view(len(masks), len(maps), *batch)
+            totals = torch.cat([totals, of_regions])
+        self._totals.append(totals)
+        self._counts.append(torch.cat([everything, counts]))
 
     @property
     def totals(self) -> Tensor:

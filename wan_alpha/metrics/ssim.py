@@ -2,11 +2,12 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from wan_alpha.errors import DataError
 from wan_alpha.metrics.clips import as_pair, frame_sums
-from wan_alpha.metrics.windows import correlate, row_strips, with_margin
+from wan_alpha.metrics.windows import correlate, differing_box, reached, row_strips, with_margin
 
 WINDOW = 11
 SIGMA = 1.5
@@ -43,7 +44,17 @@ def ssim_map(pred: Tensor, target: Tensor) -> Tensor:
     num_planes, height, width = pred.shape
     if min(height, width) < WINDOW:
         raise DataError(f"SSIM needs frames of at least {WINDOW}x{WINDOW} pixels, got {width}x{height}")
-    similarity = pred.new_empty(num_planes, height - WINDOW + 1, width - WINDOW + 1)
+    similarity = pred.new_ones(num_planes, height - WINDOW + 1, width - WINDOW + 1)
+    # Windows without a difference have 1.
+    spans = zip(differing_box(pred, target), similarity.shape[1:], strict=True)
+    rows, columns = (reached(span, WINDOW - 1, 0, length) for span, length in spans)
+    if rows.start < rows.stop and columns.start < columns.stop:
+        box = slice(None), with_margin(rows, WINDOW), with_margin(columns, WINDOW)
+        _fill(similarity[:, rows, columns], pred[box], target[box])
+    return similarity
+
+
+def _fill(similarity: Tensor, pred: Tensor, target: Tensor) -> None:
     for planes, rows in row_strips(pred, WINDOW):
         p, q = (picture[planes, with_margin(rows, WINDOW)] for picture in (pred, target))
         # Half of the squared mean, and half of the variance, of p + q and of p - q.
@@ -51,8 +62,7 @@ def ssim_map(pred: Tensor, target: Tensor) -> Tensor:
         mean_dif, var_dif = _moments(p - q)
         above = (mean_sum - mean_dif).add_(C1).mul_((var_sum - var_dif).add_(C2))
         below = mean_sum.add_(mean_dif).add_(C1).mul_(var_sum.add_(var_dif).add_(C2))
-        similarity[planes, rows] = above.div_(below)
-    return similarity
+        torch.div(above, below, out=similarity[planes, rows])
 
 
 def _moments(plane: Tensor) -> tuple[Tensor, Tensor]:
