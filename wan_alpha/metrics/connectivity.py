@@ -75,7 +75,11 @@ def _paint(places, before, after, num_frames, frame_size, row_size):
     is_largest = _in_largest_region(starts, stops, frame_size, row_size)
     starts, stops = starts[is_largest], stops[is_largest]
     alive = np.ones(num_frames, dtype=bool)
-    groups, first = np.unique(starts // frame_size, return_index=True)
+    if len(starts) == 0:
+        return starts, stops
+    of_run = starts // frame_size
+    first = _first_of_each(of_run)
+    groups = of_run[first]
     kept = np.zeros(STEPS * num_frames, dtype=bool)
     for threshold in range(STEPS):
         here = groups // num_frames == threshold
@@ -85,7 +89,7 @@ def _paint(places, before, after, num_frames, frame_size, row_size):
         is_there[frames] = True if threshold == 0 else _covers(starts, stops, pixels - span)
         alive &= is_there
         kept[threshold * num_frames : (threshold + 1) * num_frames] = alive
-    chosen = kept[starts // frame_size]
+    chosen = kept[of_run]
     return starts[chosen] % span, stops[chosen] % span
 
 
@@ -109,10 +113,16 @@ def _in_largest_region(starts, stops, frame_size, row_size):
     size = np.bincount(region, weights=stops - starts, minlength=num_regions)
     first_run = np.empty(num_regions, np.int64)
     first_run[region[::-1]] = np.arange(num_runs)[::-1]
+    assert (np.diff(first_run) > 0).all(), "regions are numbered in the order of their first runs"
     frame = starts[first_run] // frame_size
-    # Largest first, then in the order of the regions' first pixels.
-    order = np.lexsort((first_run, -size, frame))
-    _, best = np.unique(frame[order], return_index=True)
+    begins = _first_of_each(frame)
+    is_best = size == np.repeat(np.maximum.reduceat(size, begins), np.diff(begins, append=num_regions))
+    best = np.flatnonzero(is_best)
     is_largest = np.zeros(num_regions, dtype=bool)
-    is_largest[order[best]] = True
+    is_largest[best[_first_of_each(frame[best])]] = True
     return is_largest[region]
+
+
+def _first_of_each(ascending):
+    """Places at which a new value begins."""
+    return np.flatnonzero(np.diff(ascending, prepend=ascending[0] - 1))

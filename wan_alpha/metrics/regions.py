@@ -29,9 +29,14 @@ def trimap(alpha: Tensor, radius: int | None = None, tolerance: float = TOLERANC
     Returns:
         (N, H, W) int8: 0 known clear, 1 unknown, 2 known opaque.
     """
+    near_something, near_lack = _neighbourhoods(alpha, radius, tolerance)
+    return near_something.to(torch.int8) * 2 - (near_something & near_lack).to(torch.int8)
+
+
+def _neighbourhoods(alpha, radius, tolerance):
+    """Where something that is not clear is near, and something that is not opaque."""
     radius = edge_radius(*alpha.shape[1:]) if radius is None else radius
-    near_something, near_lack = dilate(alpha > tolerance, radius), dilate(alpha < 1 - tolerance, radius)
-    return torch.where(near_something, torch.where(near_lack, 1, 2), 0).to(torch.int8)
+    return dilate(alpha > tolerance, radius), dilate(alpha < 1 - tolerance, radius)
 
 
 def region_masks(alpha: Tensor, radius: int | None = None, tolerance: float = TOLERANCE) -> Tensor:
@@ -47,5 +52,6 @@ def region_masks(alpha: Tensor, radius: int | None = None, tolerance: float = TO
         (N, 1 + len(REGIONS), H, W) bool, the whole frame first.
     """
     opaque, semi = alpha >= 1 - tolerance, (alpha > tolerance) & (alpha < 1 - tolerance)
-    band = trimap(alpha, radius, tolerance) == 1
+    near_something, near_lack = _neighbourhoods(alpha, radius, tolerance)
+    band = near_something & near_lack
     return torch.stack([torch.ones_like(opaque), band, semi, opaque], dim=1)
