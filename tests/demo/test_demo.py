@@ -26,6 +26,7 @@ def test_everything_is_written_and_missed_bars_fail(run):
     summary = json.loads((out / "demo.json").read_text())
     missed = [figure["name"] for figure in summary["figures"] if not figure["passed"]]
     assert "stage 1: alpha PSNR" in missed
+    assert [clip["clear"] <= 1 and clip["edge_width"] != 0 for clip in summary["clips"]] == [True] * 3
     assert (out / "stage1" / "rgba_vae.safetensors").is_file() and (out / "stage2" / "adapter.safetensors").is_file()
     assert len(list((out / "generated").glob("*/frames/*.png"))) == 3 * 9
     assert len(list((out / "generated").glob("*/video.webm"))) == 3
@@ -106,4 +107,7 @@ def test_stage2_and_clip_bars():
     def clip(clear):
         return GeneratedClip("a star", 0, None, Coverage(clear, 0.1, 0.9 - clear), ())
 
-    assert [figure.passed for figure in clip_figures([clip(0.0), clip(0.6), clip(1.0)])] == [False, True, False]
+    clips = [clip(0.0), clip(0.6), clip(0.6), clip(1.0)]
+    found = clip_figures(clips, [{"collapse": name} for name in (None, None, "background kept", None)])
+    assert [figure.passed for figure in found] == [False, True, False, False]
+    assert found[2].after.endswith(", background kept")

@@ -42,6 +42,8 @@ def test_a_pair_gives_table_video_and_stills(tmp_path, make_recipe, capsys):
     assert (video.num_frames, video.height, video.width) == (5, 64, 64)  # 40 is cut to 32, two by two
     assert read_rgba(tmp_path / "out" / "validation_rgba_00004.png").shape == (1, 32, 32, 4)
     written = json.loads((tmp_path / "out" / "validation_metrics.json").read_text())
+    assert written["mean"]["alpha_mad"] == pytest.approx(1e3 / 255 * written["alpha"]["mae"], rel=1e-4)
+    assert written["regions"]["edge"]["alpha"]["psnr"] < 30 and len(written["composite"]) == 9
     assert written["alpha"]["mae"] == report.quality.alpha.mae and written["rgb_verdict"] == report.rgb_verdict
     printed = capsys.readouterr().out
     assert "the last 1 of 6 are left out" in printed

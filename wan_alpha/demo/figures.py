@@ -52,15 +52,21 @@ def stage2_figures(before, after):
     ]
 
 
-def clip_figures(clips):
-    """Per generated clip, how much of it is clear, semi-transparent and opaque: a subject, cut out of nothing."""
+def clip_figures(clips, transparencies):
+    """Per generated clip, how much of it is clear, semi-transparent and opaque: a subject, cut out of nothing.
+
+    Args:
+        clips: list of GeneratedClip; transparencies: of each, what `TransparencyMeter` says.
+    """
     low, high = CLEAR_SHARES
     figures = []
-    for index, clip in enumerate(clips):
-        shares = clip.coverage
+    for index, (clip, transparency) in enumerate(zip(clips, transparencies, strict=True)):
+        shares, collapse = clip.coverage, transparency["collapse"]
         after = f"{shares.clear:.0%} / {shares.semi_transparent:.0%} / {shares.opaque:.0%}"
+        after += f", {collapse}" if collapse is not None else ""
+        passed = low <= shares.clear <= high and collapse is None
         bar = f"clear {low:.0%} to {high:.0%}"
-        figures.append(Figure(f"clip {index}: clear / semi / opaque", "", after, bar, low <= shares.clear <= high))
+        figures.append(Figure(f"clip {index}: clear / semi / opaque", "", after, bar, passed))
     return figures
 
 

@@ -12,6 +12,8 @@ from wan_alpha.demo.figures import Figure, clip_figures, figures_table, stage1_f
 from wan_alpha.demo.material import FPS, NUM_FRAMES, SIZE, split_manifest, write_material
 from wan_alpha.demo.page import write_page
 from wan_alpha.errors import ConfigError
+from wan_alpha.evaluation.clip_pairs import find_clips, pair_clips
+from wan_alpha.evaluation.evaluate import evaluate_clip
 from wan_alpha.evaluation.validate_vae import validate_vae
 from wan_alpha.inference.generate import generate
 from wan_alpha.models.tiny import tiny_wan_folder
@@ -21,6 +23,7 @@ from wan_alpha.stages.stage2_dit import train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.recipes import CacheRecipe, GenerateRecipe, TrainDiTRecipe, TrainVAERecipe, ValidateVAERecipe
+from wan_alpha.training.run_folder import json_values
 
 PROMPTS = (
     "The background is transparent. Flat illustration, medium shot. A large solid red circle, moving right.",
@@ -114,9 +117,15 @@ def run_demo(recipe):
         "model.base_vae": base_vae, "model.rgba_weights": rgba_weights,
         "model.adapter": out / "stage2" / "adapter.safetensors", "device": recipe.device,
     }))  # fmt: skip
-    figures += clip_figures(clips)
+    pairs = [pair_clips(find_clips(clip.folder), None)[0] for clip in clips]
+    transparencies = [evaluate_clip(pair).transparency for pair in pairs]
+    figures += clip_figures(clips, transparencies)
 
-    summary = {"seconds": round(time.monotonic() - started, 1), "figures": [asdict(figure) for figure in figures]}
+    summary = {
+        "seconds": round(time.monotonic() - started, 1),
+        "figures": [asdict(figure) for figure in figures],
+        "clips": [json_values(transparency) for transparency in transparencies],
+    }
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     page = write_page(out)
     console.print(figures_table(figures))

@@ -15,9 +15,12 @@ from wan_alpha.data.clips import describe_clip
 from wan_alpha.data.manifest import Row, parse_row
 from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.data.sampling import seeded_generator
+from wan_alpha.evaluation.evaluate import numbers
+from wan_alpha.evaluation.evaluation_files import by_region
 from wan_alpha.media.write import OpaqueWriter, write_png
 from wan_alpha.metrics.mae import MAE_BARS, Verdict, mae_verdict
 from wan_alpha.metrics.reconstruction import ReconstructionMeter, ReconstructionQuality
+from wan_alpha.metrics.reference_meter import ReferenceMeter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import choose_device, choose_dtype
 from wan_alpha.training.config import GRID
@@ -137,6 +140,8 @@ def print_report(report, console=None):
 def validate_vae(recipe) -> ValidationReport:
     """Reconstruct a clip; print the figures; write a comparison video, PNGs and a JSON file.
 
+    The JSON file holds, beside the table's figures, every figure of `ReferenceMeter`, by the names of evaluation.json.
+
     Args:
         recipe: a ValidateVAERecipe. Files are named ``<output_dir>/<output_prefix>_...``.
 
@@ -154,14 +159,17 @@ def validate_vae(recipe) -> ValidationReport:
 
     prefix = recipe.output_dir / recipe.output_prefix
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    meter, files = ReconstructionMeter(), [prefix.with_name(f"{prefix.name}_comparison.mp4")]
+    meter, details = ReconstructionMeter(), ReferenceMeter()
+    files = [prefix.with_name(f"{prefix.name}_comparison.mp4")]
     num_frames = rgb.shape[2]
     stills = sorted({0, num_frames // 2, num_frames - 1})
     chunks = reconstruct(vae, rgb, alpha, choose_background(recipe), recipe.hard_threshold, recipe.chunk_size)
     with OpaqueWriter(files[0], recipe.fps) as video, StepProgress("validating", num_frames, unit="frames") as progress:
         done = 0
         for pred_rgb, pred_alpha, true_rgb, true_alpha in chunks:
-            meter.update(model_to_unit(pred_rgb), pred_alpha, model_to_unit(true_rgb), true_alpha)
+            clips = model_to_unit(pred_rgb), pred_alpha, model_to_unit(true_rgb), true_alpha
+            meter.update(*clips)
+            details.update(*clips)
             comparison = comparison_frames(true_rgb, true_alpha, pred_rgb, pred_alpha)
             video.write(comparison)
             reconstruction, truth = rgba_frames(pred_rgb, pred_alpha), rgba_frames(true_rgb, true_alpha)
@@ -174,7 +182,8 @@ def validate_vae(recipe) -> ValidationReport:
     quality = meter.quality()
     verdicts = mae_verdict("rgb", quality.rgb.mae), mae_verdict("alpha", quality.alpha.mae)
     files.append(prefix.with_name(f"{prefix.name}_metrics.json"))
-    content = {**asdict(quality), "rgb_verdict": verdicts[0], "alpha_verdict": verdicts[1], "num_frames": num_frames}
+    content = by_region(numbers(details.means())) | asdict(quality)
+    content |= {"rgb_verdict": verdicts[0], "alpha_verdict": verdicts[1], "num_frames": num_frames}
     files[-1].write_text(json.dumps(json_values(content), indent=2) + "\n", encoding="utf-8")
     report = ValidationReport(quality, *verdicts, files)
     print_report(report)
