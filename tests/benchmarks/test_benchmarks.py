@@ -1,5 +1,7 @@
 """The benchmarks compare equals: every way that they time gives the same numbers and gradients."""
 
+from pathlib import Path
+
 import bench_decoder_lora
 import bench_dora
 import bench_metrics
@@ -7,6 +9,7 @@ import bench_read
 import bench_whole_clip
 import bench_write
 import numpy as np
+import pytest
 import torch
 from side_by_side import differences, random_vae
 
@@ -80,8 +83,8 @@ def test_the_meter_equals_the_plain_metrics():
             assert ((way.output - plain.output).abs() <= TOLERANCE * plain.output.abs().clamp(min=TOLERANCE)).all()
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read as Linux tells it")
 def test_memory_does_not_grow_with_the_clip():
-    """Not the figure of the benchmark, only that what is kept is small beside the frames."""
-    size = 64, 96
-    bench_metrics.measure_memory(8, *size)
-    assert bench_metrics.measure_memory(80, *size) < 80 * 2 * 64 * 96 * 4 / 2**20
+    """Not the benchmark's figure: 60 MB of small frames must not leave much behind."""
+    bench_metrics.measure_memory(640, 64, 96)  # what libraries and the allocator take once
+    assert bench_metrics.measure_memory(1280, 64, 96) < 16

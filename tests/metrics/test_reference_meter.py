@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from wan_alpha.errors import DataError
 from wan_alpha.metrics import matting, region_sums
-from wan_alpha.metrics.alpha_meter import FIGURES, AlphaMeter
+from wan_alpha.metrics.alpha_meter import AlphaMeter
 from wan_alpha.metrics.composite import composite_quality
+from wan_alpha.metrics.frame_rows import FIRST_CAPACITY, FrameRows
 from wan_alpha.metrics.reference_meter import ReferenceMeter
 from wan_alpha.metrics.regions import REGIONS, edge_radius, region_masks, trimap
 from wan_alpha.metrics.ssim import ssim_per_frame
@@ -141,15 +142,24 @@ def test_lpips_is_what_the_given_network_says(clips):
 
 
 def test_nothing_is_kept_of_the_pixels():
-    """What a meter holds after many frames is a few numbers a frame, and one frame of errors."""
-    meter, sizes = AlphaMeter(), []
-    generator = torch.Generator().manual_seed(0)
+    """What a meter holds after many frames is a few numbers a frame, in blocks, and one frame of errors."""
+    meter = AlphaMeter()
+    frame_bytes, generator = 40 * 40 * 4, torch.Generator().manual_seed(0)
     for _ in range(3):
         meter.update(*torch.rand(2, 1, 1, 4, 40, 40, generator=generator))
-        kept = [meter._last_error, *meter._errors._totals, *meter._similarity._totals]
-        sizes.append(sum(tensor.untyped_storage().nbytes() for tensor in kept))
-    per_frame = 8 * 4 * (len(FIGURES) + 1)
-    assert sizes[2] - sizes[1] <= 4 * per_frame and sizes[0] < 40 * 40 * 4 + 5 * per_frame
+    assert meter._last_error.untyped_storage().nbytes() == frame_bytes
+    rows = [rows for sums in (meter._errors, meter._similarity) for rows in (sums._totals, sums._counts)]
+    assert [len(one) for one in rows] == [12] * 4
+    numbers = 4 * (6 + 1 + 2)
+    assert sum(one._block.numel() for one in rows) == numbers * FIRST_CAPACITY
+
+
+def test_rows_of_frames_grow():
+    rows = FrameRows()
+    parts = [torch.rand(2, length, dtype=torch.float64) for length in (1, 300, 2, 700)]
+    for part in parts:
+        rows.append(part)
+    assert len(rows) == 1003 and torch.equal(rows.values, torch.cat(parts, dim=-1))
 
 
 def test_what_does_not_fit_is_refused(clips):

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from wan_alpha.metrics import windows
+from wan_alpha.metrics.gradient import gradient_error
+from wan_alpha.metrics.ssim import ssim_map
 
 
 @pytest.fixture
@@ -41,3 +43,23 @@ def test_strips_cover_every_row_once(planes, cache, monkeypatch):
         assert windows.with_margin(rows, 5).stop <= 23
         seen[frames, rows] += 1
     assert (seen == 1).all()
+
+
+def test_the_differing_box_holds_every_difference(planes):
+    changed = planes.clone()
+    assert windows.differing_box(planes, changed) == (slice(0, 0), slice(0, 0))
+    changed[1, 4, 20], changed[2, 9, 7] = 2, 2
+    assert windows.differing_box(planes, changed) == (slice(4, 10), slice(7, 21))
+    assert windows.reached(slice(4, 10), 5, 2, 11) == slice(0, 11)
+    assert windows.reached(slice(0, 0), 5, 2, 11) == slice(0, 0)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 30), (22, 30), (11, 15)])
+@pytest.mark.parametrize("compare", [ssim_map, gradient_error])
+def test_what_is_left_out_would_not_have_changed(planes, corner, compare):
+    """A single differing pixel, against planes that differ by a hair everywhere: nothing is left out there."""
+    planes = planes / planes.amax()
+    other = planes.clone()
+    other[(slice(None), *corner)] = 0.5
+    expected = compare(planes.double() + 1e-9, other.double())
+    torch.testing.assert_close(compare(planes, other).double(), expected, rtol=1e-4, atol=1e-5)

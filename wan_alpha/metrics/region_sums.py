@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wan_alpha.metrics.clips import exact, frame_sums
+from wan_alpha.metrics.frame_rows import FrameRows
 
 # Frames that are worked on at a time: few, so that they stay in a CPU's cache; more, so that an accelerator is busy.
 CPU_PIXELS, ACCELERATOR_PIXELS = 400_000, 16_000_000
@@ -29,7 +30,7 @@ class RegionSums:
     """
 
     def __init__(self):
-        self._totals, self._counts = [], []
+        self._totals, self._counts = FrameRows(), FrameRows()
 
     def add(self, maps: Sequence[Tensor], masks: Tensor, weight: Tensor | None = None) -> None:
         """Count frames.
@@ -56,14 +57,11 @@ class RegionSums:
 
     @property
     def totals(self) -> Tensor:
-        return torch.cat(self._totals, dim=-1)
+        return self._totals.values
 
     @property
     def counts(self) -> Tensor:
-        return torch.cat(self._counts, dim=-1)
-
-    def __bool__(self):
-        return bool(self._totals)
+        return self._counts.values
 
     def means(self) -> Tensor:
         """(1 + R, M, B, T): mean over the region's pixels, NaN where a frame has none of them."""

