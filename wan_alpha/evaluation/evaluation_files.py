@@ -59,7 +59,7 @@ def by_region(figures) -> dict:
 
 
 def write_json(folder, clips, overall):
-    """Write evaluation.json: `mean`, `composite`, `alpha`, `regions` and `transparency` over all clips, then `clips`."""
+    """Write evaluation.json: `mean`, `composite`, `alpha`, `regions`, `transparency` over all clips, then `clips`."""
     path = folder / JSON_FILE
     content = {**json_values(overall), "clips": [clip_record(clip) for clip in clips]}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -95,7 +95,7 @@ def evaluation_table(clips, overall) -> Table:
     table.add_column("clip", overflow="fold", min_width=12)
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("collapse", overflow="fold")
+    table.add_column("note", overflow="fold")
     for clip in clips[:SHOWN_CLIPS]:
         cells = (_shown(clip.flat.get(name, math.nan), digits) for name, digits in columns.values())
         table.add_row(clip.pair.name, *cells, clip.transparency["collapse"] or "")
