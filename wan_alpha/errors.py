@@ -19,3 +19,7 @@ class CheckpointError(WanAlphaError, ValueError):
 
 class NonFiniteError(WanAlphaError, ArithmeticError):
     """NaN or infinity where training cannot go on."""
+
+
+class RunStopped(WanAlphaError):
+    """A signal ended a run, which has saved itself: nothing is wrong, the same command continues it."""

@@ -3,7 +3,9 @@
 import sys
 from importlib import import_module
 
-from wan_alpha.errors import ConfigError, WanAlphaError
+from wan_alpha.errors import ConfigError, RunStopped, WanAlphaError
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
 
 
 def check_torchvision():
@@ -31,12 +33,16 @@ def run_recipe(name, read_recipe, run):
         run: (recipe) -> result; what is heavy is imported in it. A result whose ``passed`` is false missed its bar.
 
     Returns:
-        exit code: 0 done, 1 done but a figure missed its bar, 2 something in the input is wrong, 130 interrupted.
+        exit code: 0 done, 1 done but a figure missed its bar, 2 something in the input is wrong, 75 stopped by a signal
+        and saved (the same command continues), 130 interrupted at once.
     """
     try:
         recipe = read_recipe()
         check_torchvision()
         result = run(recipe)
+    except RunStopped as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        return EXIT_STOPPED
     except WanAlphaError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2

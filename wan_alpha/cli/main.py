@@ -1,6 +1,7 @@
 """``wan-alpha <command>``: parse, call, exit code. Heavy imports happen inside the commands only.
 
-Exit codes: 0 done, 1 done but a figure missed its bar, 2 something in the input is wrong, 130 interrupted.
+Exit codes: 0 done, 1 done but a figure missed its bar, 2 something in the input is wrong, 75 training was stopped by
+SIGTERM, SIGINT or SIGUSR1 and has saved (the same command continues it), 130 interrupted at once.
 """
 
 import argparse

@@ -257,12 +257,15 @@ class RGBAlphaVAE(nn.Module):
 
     def save(self, path, recipe=None):
         """Write the trained part as safetensors with its metadata (format, base VAE hash, rank, alpha, recipe)."""
-        metadata = {
+        save_safetensors(self.trained_state(), path, self.metadata(recipe))
+
+    def metadata(self, recipe=None):
+        """What a file of the trained part says of itself, str to str. Hashes the base: a second at real size."""
+        return {
             "format": naming.FORMAT, "format_version": naming.FORMAT_VERSION, "base_vae_sha256": self.base_sha256(),
             "lora_rank": str(self.foreground.rank), "lora_alpha": str(self.foreground.alpha),
             "merge_width": str(self.merge.conv1.weight.shape[0]), "recipe": json.dumps(recipe or {}, default=str),
         }  # fmt: skip
-        save_safetensors(self.trained_state(), path, metadata)
 
     def save_released(self, path, decoders_only=False):
         """Write the trained part in the released naming (a ``.bin`` that the released code reads).

@@ -157,7 +157,8 @@ def train_vae(recipe):
         recipe: a TrainVAERecipe.
 
     Returns:
-        The loop's TrainingResult; ``output_dir`` holds rgba_vae.safetensors, rgba_vae_released.bin and decoder.bin.
+        The loop's TrainingResult; ``output_dir`` holds rgba_vae.safetensors, rgba_vae_released.bin and decoder.bin, and
+        each checkpoint in it the first of them.
 
     Raises:
         ConfigError, DataError, CheckpointError, NonFiniteError: what is wrong with recipe, clips, weights or numbers.
@@ -165,6 +166,8 @@ def train_vae(recipe):
     clips = training_clips(recipe.data, recipe.seed)
     held_out = held_out_clips(recipe.data) if recipe.data.validation_metadata is not None else []
     module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
+
+    metadata = module.vae.metadata(recipe.as_dict())
 
     def validate(module):
         return reconstruction_figures(module.vae, held_out, recipe.loss.hard_threshold)
@@ -178,6 +181,7 @@ def train_vae(recipe):
         collate=collate,
         validate=validate if held_out else None,
         export=lambda module, folder: export_weights(module.vae, folder, recipe.as_dict()),
+        checkpoint_export=lambda module: {WEIGHTS_FILE: (module.vae.trained_state(), metadata)},
         recipe=recipe,
         description=f"stage 1 ({recipe.model.mode})",
     )

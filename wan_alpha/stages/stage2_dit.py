@@ -11,7 +11,7 @@ from wan_alpha.data.digests import Digests
 from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
-from wan_alpha.models.adapters import add_adapter, save_adapter
+from wan_alpha.models.adapters import adapter_state_dict, add_adapter
 from wan_alpha.models.wan import choose_device, choose_dtype, load_wan, predict_velocity
 from wan_alpha.stages.flow_objective import (
     NUM_TIMESTEPS,
@@ -23,8 +23,10 @@ from wan_alpha.stages.flow_objective import (
 )
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
+from wan_alpha.weights.adapters import adapter_metadata
 from wan_alpha.weights.io import save_safetensors, tensors_sha256
 
+ADAPTER_FILE = "adapter.safetensors"
 VALIDATION_TIMESTEP_IDS = tuple(range(NUM_TIMESTEPS // 8, NUM_TIMESTEPS, NUM_TIMESTEPS // 4))
 
 
@@ -142,7 +144,7 @@ def train_dit(recipe):
 
     Returns:
         the loop's TrainingResult. ``<output_dir>/adapter.safetensors`` (``dit.safetensors`` for the kind "full") holds
-        the result.
+        the result, and each checkpoint's folder an adapter of its step.
 
     Raises:
         DataError: the cache is incomplete, damaged, stale, or does not fit the DiT or the validation cache.
@@ -177,33 +179,37 @@ def train_dit(recipe):
         collate=collate,
         validate=None if validation is None else lambda module: validation_loss(module, validation),
         export=lambda module, folder: [export_trained(module, folder, base_sha256, recipe)],
+        checkpoint_export=lambda module: adapter_files(module, base_sha256, recipe),
         recipe=recipe,
     )
 
 
 def export_trained(module, folder, base_sha256, recipe=None) -> Path:
     """Write what was trained: an adapter in the released naming, or the whole DiT in Wan's. Returns the file."""
-    content = None if recipe is None else recipe.as_dict()
     if module.adapter.kind == "full":
         path = Path(folder) / "dit.safetensors"
+        content = None if recipe is None else recipe.as_dict()
         metadata = {"format": "wan_alpha.dit", "format_version": "1", "base_sha256": base_sha256, "recipe": content}
         # The one size that shapes do not tell: a file without Wan's config.json beside it can then be loaded.
         metadata["num_heads"] = str(module.pipe.dit.blocks[0].self_attn.num_heads)
         save_safetensors(module.pipe.dit.state_dict(), path, metadata)
         return path
-    path = Path(folder) / "adapter.safetensors"
+    ((name, (tensors, metadata)),) = adapter_files(module, base_sha256, recipe).items()
+    save_safetensors(tensors, Path(folder) / name, metadata)
+    return Path(folder) / name
+
+
+def adapter_files(module, base_sha256, recipe=None) -> dict:
+    """The adapter in the released naming: file name -> (tensors, metadata); {} where the whole DiT is trained, which a
+    checkpoint holds once already."""
     adapter = module.adapter
-    save_adapter(
-        module.pipe.dit,
-        path,
-        kind=adapter.kind,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        targets=adapter.targets,
-        base_sha256=base_sha256,
-        recipe=content,
-    )
-    return path
+    if adapter.kind == "full":
+        return {}
+    metadata = adapter_metadata(
+        kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, base_sha256=base_sha256,
+        recipe=None if recipe is None else recipe.as_dict(),
+    )  # fmt: skip
+    return {ADAPTER_FILE: (adapter_state_dict(module.pipe.dit), metadata)}
 
 
 def weights_sha256(dit) -> str:

@@ -87,6 +87,29 @@ class TrainingSettings(Section):
         500, ge=1, description="optimizer steps between checkpoints; none = one at the end"
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept on disk")
+    keep_every: int | None = Field(
+        None, ge=1, description="checkpoints at multiples of this many steps stay for good; none = no such ones"
+    )
+    keep_best: str | None = Field(
+        None, description="figure of the validation whose best checkpoint stays, e.g. alpha_psnr, loss; none = no"
+    )
+    best_is: Literal["lowest", "highest"] = Field("lowest", description="which value of that figure is the best")
+    background_saving: bool = Field(
+        True, description="write checkpoints from a copy in host memory while training goes on; false = wait, no copy"
+    )
+    max_skipped_updates: int = Field(
+        5, ge=1, description="stop after this many updates in a row whose loss or gradient is NaN or infinite"
+    )
+    loss_spike: float | None = Field(
+        5.0, gt=1, description="name a loss above this many times the median of the last 100; none = no such lines"
+    )
+    ema_decay: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the trained weights, e.g. 0.999; none = no average"
+    )
+    ema_on_cpu: bool = Field(False, description="keep the average in host memory instead of the device's")
+    ema_used_by: Literal["both", "validation", "export", "none"] = Field(
+        "both", description="what the average stands in for the weights in; none = it is in the checkpoints only"
+    )
     validate_every: int | None = Field(
         None, ge=1, description="optimizer steps between validations; none = before and after training"
     )
@@ -99,6 +122,21 @@ class TrainingSettings(Section):
     def _has_an_end(self):
         if self.max_steps is None and self.num_epochs is None:
             raise ValueError("give max_steps or num_epochs (with both, whichever comes first ends the run)")
+        return self
+
+    @model_validator(mode="after")
+    def _every_option_has_an_effect(self):
+        if self.keep_every is not None and (self.checkpoint_every is None or self.keep_every % self.checkpoint_every):
+            every = self.checkpoint_every
+            right = "give checkpoint_every too" if every is None else f"give a multiple of checkpoint_every = {every}"
+            raise ValueError(f"keep_every = {self.keep_every} would keep no checkpoint, or few: {right}")
+        if self.keep_best is not None and self.validate_every is None:
+            raise ValueError("keep_best has no effect without validate_every: give both, or neither")
+        if self.keep_best is None and not self.has_default("best_is"):
+            raise ValueError("best_is has no effect without keep_best: give both, or neither")
+        unused = [name for name in ("ema_on_cpu", "ema_used_by") if not self.has_default(name)]
+        if self.ema_decay is None and unused:
+            raise ValueError(f"{unused[0]} has no effect without ema_decay: give both, or neither")
         return self
 
 

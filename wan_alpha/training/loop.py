@@ -4,32 +4,37 @@ To resume, run the same command again: the run continues at its newest checkpoin
 """
 
 import math
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
-from wan_alpha.data.sampling import derive_seed
-from wan_alpha.errors import ConfigError, DataError, NonFiniteError
-from wan_alpha.training.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint, trained_parameters
-from wan_alpha.training.device import autocast, make_accelerator
+from wan_alpha.errors import CheckpointError, ConfigError, RunStopped
+from wan_alpha.training.agreement import on_main
+from wan_alpha.training.checkpoints import checkpoint_tensors, load_checkpoint, trained_parameters
+from wan_alpha.training.device import make_accelerator
+from wan_alpha.training.ema import WeightAverage
 from wan_alpha.training.environment import write_environment
+from wan_alpha.training.guards import count_update, loss_spike
 from wan_alpha.training.order import epoch_order, micro_batches, step_samples
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
     MetricsLog,
     check_same_dataset,
-    check_same_recipe,
     describe_dataset,
     read_metrics,
+    validation_history,
     write_recipe,
 )
+from wan_alpha.training.run_lock import run_lock
+from wan_alpha.training.saving import CHECKPOINTS_FOLDER, Saver, find_checkpoint
 from wan_alpha.training.schedule import learning_rate
-
-MAX_SKIPPED_IN_A_ROW = 5
+from wan_alpha.training.signals import StopSignals, leave_signals_to_the_trainer
+from wan_alpha.training.state import RunState
+from wan_alpha.training.step import StepRunner
+from wan_alpha.training.validation import Validation, averaged_for, note_best
 
 
 @dataclass
@@ -53,19 +58,6 @@ class TrainingResult:
     was_finished: bool = False
 
 
-@dataclass
-class _State:
-    """Where a run stands; everything of it is in a checkpoint's state file."""
-
-    step: int = 0
-    epoch: int = 0
-    position: int = 0
-    skipped_updates: int = 0
-    skipped_in_a_row: int = 0
-    dataset: dict = field(default_factory=dict)
-    exported: list[str] = field(default_factory=list)
-
-
 def run_training(
     module,
     dataset,
@@ -76,6 +68,7 @@ def run_training(
     collate,
     validate=None,
     export=None,
+    checkpoint_export=None,
     recipe=None,
     description="training",
 ):
@@ -93,6 +86,8 @@ def run_training(
         validate: (module) -> dict of figures, called without gradients before, after and each ``validate_every`` steps.
         export: (module, output_dir) -> the files written there: the final weights. A run that is finished but lacks one
             of them writes them again.
+        checkpoint_export: (module) -> file name -> (tensors, metadata): safetensors files that each checkpoint's folder
+            gets besides its own, for others to read.
         recipe: Recipe that the run was made from; one that would change what is computed is refused on resume.
         description: what the progress bar says.
 
@@ -100,11 +95,21 @@ def run_training(
         A :class:`TrainingResult`.
 
     Raises:
-        ConfigError: nothing to train, an empty dataset, a device that is not there, a folder of another recipe or data.
-        NonFiniteError: five updates in a row had a loss or gradient that was not finite.
+        ConfigError: nothing to train, an empty dataset, a device that is not there, a folder of another recipe or data,
+            or one that another run is writing to.
+        CheckpointError: a checkpoint could not be written, or none of those that are there is whole.
+        NonFiniteError: ``max_skipped_updates`` updates in a row had a loss or gradient that was not finite.
+        RunStopped: SIGTERM, SIGINT or SIGUSR1 came; the run is saved at the step that it then finished.
     """
-    run = _Run(module, dataset, settings, Path(output_dir), seed, collate, validate, export, recipe, description)
-    return run.execute()
+    hooks = _Hooks(validate, export, checkpoint_export)
+    return _Run(module, dataset, settings, Path(output_dir), seed, collate, hooks, recipe, description).execute()
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    validate: object
+    export: object
+    checkpoint_export: object
 
 
 @dataclass
@@ -115,37 +120,54 @@ class _Run:
     output_dir: Path
     seed: int
     collate: object
-    validate: object
-    export: object
+    hooks: _Hooks
     recipe: object
     description: str
-    state: _State = field(default_factory=_State)
+    state: RunState = field(default_factory=RunState)
 
     def execute(self):
         if len(self.dataset) == 0:
             raise ConfigError("the dataset is empty: there is nothing to train on")
+        if self.settings.keep_best is not None and self.hooks.validate is None:
+            raise ConfigError("training.keep_best needs held-out clips to validate on; give them, or leave it out")
         self.accelerator = make_accelerator(self.settings)
+        self.is_main = self.accelerator.is_main_process
         self.step_size = self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
-        found = newest_checkpoint(self.output_dir / "checkpoints")
-        if found is not None and self.recipe is not None:
-            check_same_recipe(self.output_dir, self.recipe)
+        with ExitStack() as stack:
+            on_main(self.accelerator, self._enter_folder, stack)
+            return self._execute(stack)
+
+    def _enter_folder(self, stack):
+        stack.enter_context(run_lock(self.output_dir))
+
+    def _execute(self, stack):
+        found = on_main(self.accelerator, find_checkpoint, self.output_dir, self.recipe)
         self._prepare(found)
         self.total_steps = self._total_steps()
         resumed_from = self.state.step
         finished = self.state.step >= self.total_steps
-        with StepProgress(
-            self.description, self.total_steps, resumed_from, enabled=self.accelerator.is_main_process
-        ) as self.progress:
-            if finished:
-                self._finish()
-            else:
-                self._train(resumed_from)
-        self.accelerator.wait_for_everyone()
+        self.signals = stack.enter_context(StopSignals(announce=self.is_main))
+        self.progress = stack.enter_context(
+            StepProgress(self.description, self.total_steps, resumed_from, enabled=self.is_main)
+        )
+        self.validation = Validation(
+            self.hooks.validate, self.module, self.average, self.accelerator, self.settings, self.progress
+        )
+        saved_step = resumed_from if found.checkpoint is not None else None
+        folder = self.output_dir / CHECKPOINTS_FOLDER
+        self.saver = stack.enter_context(Saver(folder, self.settings, self.signals, saved_step))
+        if finished:
+            self._finish()
+        else:
+            self._train(resumed_from)
+        on_main(self.accelerator, self.saver.wait)
+        if self.signals.received is not None:  # during the end; whoever called this shall stop too
+            raise self._stopped()
         rows = read_metrics(self.output_dir)
         return TrainingResult(
             step=self.state.step,
             losses=[row["loss"] for row in rows],
-            validation=_validation_history(rows),
+            validation=validation_history(rows),
             skipped_updates=self.state.skipped_updates,
             resumed_from=resumed_from,
             was_finished=finished,
@@ -158,16 +180,19 @@ class _Run:
         for parameter in self.parameters.values():
             # In bfloat16 an update of 1e-5 on a weight of 0.05 rounds to nothing.
             parameter.data = parameter.data.float()
-        self.model = self.accelerator.prepare_model(self.module)
+        model = self.accelerator.prepare_model(self.module)
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
-        if found is not None:
-            checkpoint, state = found
-            load_checkpoint(checkpoint, self.parameters, self.optimizer)
-            self.state = _State(**{name: state[name] for name in vars(self.state)})
+        self.average = None
+        if self.settings.ema_decay is not None:
+            self.average = WeightAverage(self.parameters, self.settings.ema_decay, self.settings.ema_on_cpu)
+        if found.checkpoint is not None:
+            load_checkpoint(found.checkpoint, self.parameters, self.optimizer, self.average)
+            self.state = RunState.from_dict(found.state)
             check_same_dataset(self.output_dir, self.state.dataset, self.dataset)
         self.state.dataset = describe_dataset(self.dataset)
+        self.runner = StepRunner(self.accelerator, model, self.parameters, self.optimizer, self.settings, self.seed)
 
     def _total_steps(self):
         limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
@@ -181,21 +206,21 @@ class _Run:
         """What is left of a run that has all its steps: the weights, if they are missing or of an earlier end."""
         state, where = self.state, f"{self.output_dir}: already finished at step {self.state.step}"
         is_whole = bool(state.exported) and all((self.output_dir / name).is_file() for name in state.exported)
-        if self.export is None or is_whole:
+        if self.hooks.export is None or is_whole:
             self.progress.say(f"{where}; nothing to do")
             return
         self.progress.say(f"{where}; writing its weights")
-        if self.accelerator.is_main_process:
+        if self.is_main:
             MetricsLog(self.output_dir, state.step)
-            self._export()
+        on_main(self.accelerator, self._export)
 
     def _export(self):
-        files = self.export(self.module, self.output_dir)
+        with averaged_for("export", self.average, self.settings):
+            files = self.hooks.export(self.module, self.output_dir)
         self.state.exported = [str(Path(file).relative_to(self.output_dir)) for file in files]
 
     def _train(self, resumed_from):
-        if self.accelerator.is_main_process:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+        if self.is_main:
             if self.recipe is not None:
                 write_recipe(self.output_dir, self.recipe)
             write_environment(self.output_dir)
@@ -203,8 +228,8 @@ class _Run:
         if resumed_from:
             self.progress.say(f"continuing {self.output_dir} at step {resumed_from}")
         self.state.exported = []
-        self.initial = self._validation("initial_validation_") if resumed_from == 0 else {}
-        self.model.train()
+        self.initial = self.validation.run("initial_validation_", 0) if resumed_from == 0 else {}
+        self.runner.model.train()
         while self.state.step < self.total_steps:
             self._train_epoch()
 
@@ -222,62 +247,63 @@ class _Run:
             num_workers=settings.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
             generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
+            worker_init_fn=leave_signals_to_the_trainer,
         )
         batches = iter(loader)
+        flags = {"stop": lambda: self.signals.received is not None, "unsaved": self.saver.has_failed}
         for samples, share in zip(steps, shares, strict=True):
             rate = learning_rate(state.step, self.total_steps, settings)
-            terms, gradient_norm = self._update(share, batches, rate)
-            figures = {"epoch": state.epoch, "learning_rate": rate, "gradient_norm": gradient_norm}
+            report = self.runner.run(state.step, share, batches, rate, flags)
+            self._count(report)
+            figures = {"epoch": state.epoch, "learning_rate": rate, "gradient_norm": report.gradient_norm}
             state.step += 1
             state.position += len(samples)
             if state.position == len(order):
                 state.epoch, state.position = state.epoch + 1, 0
-            self._after_step(terms, figures)
+            self._after_step(dict(report.terms), figures)
+            self._heed(report.raised)
 
-    def _update(self, share, batches, rate):
-        """One optimizer step; returns its mean terms over all processes, and the gradient norm before clipping."""
-        # What a module draws from the global generator (dropout) is the same after a resume.
-        torch.manual_seed(derive_seed(self.seed, self.state.step, self.accelerator.process_index, "step"))
-        sums = {}
-        for part in share:
-            batch = send_to_device(_next(batches), self.accelerator.device)
-            # Gradients are averaged over the processes once a step, with the last micro-batch.
-            with nullcontext() if part is share[-1] else self.accelerator.no_sync(self.model):
-                with autocast(self.accelerator.device, self.settings.precision):
-                    terms = self.model(batch)
-                # Data parallelism averages gradients over the processes; the weights are shares of the whole.
-                (terms["total"] * (part.weight * self.accelerator.num_processes)).backward()
-            for name, value in terms.items():
-                value = (
-                    value.detach().float() * part.weight if part.weight else torch.zeros_like(value.detach()).float()
-                )
-                sums[name] = sums.get(name, 0.0) + value
-        values = self.accelerator.reduce(torch.stack(list(sums.values())), "sum").tolist()
-        limit = self.settings.max_grad_norm if self.settings.max_grad_norm is not None else math.inf
-        gradient_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit).item()
-        terms = dict(zip(sums, values, strict=True))
-        if self._is_finite(terms["total"], gradient_norm):
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return terms, gradient_norm
-
-    def _is_finite(self, loss, gradient_norm):
+    def _count(self, report):
         state = self.state
-        if math.isfinite(loss) and math.isfinite(gradient_norm):
-            state.skipped_in_a_row = 0
-            return True
-        state.skipped_updates += 1
-        state.skipped_in_a_row += 1
-        self.progress.say(f"step {state.step + 1}: loss {loss}, gradient norm {gradient_norm}: update skipped")
-        if state.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
-            raise NonFiniteError(
-                f"{MAX_SKIPPED_IN_A_ROW} updates in a row up to step {state.step + 1} had a loss or gradient that is "
-                "not finite; lower training.learning_rate, look at the data, or set training.precision = 'fp32'. "
-                f"The run's checkpoints in {self.output_dir} are from before"
-            )
-        return False
+        if report.is_finite and self.average is not None:
+            self.average.update(state.num_updates)
+        if not report.is_finite:
+            loss = report.terms["total"]
+            norm = report.gradient_norm
+            self.progress.say(f"step {state.step + 1}: loss {loss}, gradient norm {norm}: update skipped")
+        count_update(state, report.is_finite, self.settings.max_skipped_updates, self.output_dir)
+
+    def _heed(self, raised):
+        """What the processes agreed on during the step: a stop, or the end after a checkpoint that failed."""
+        if "unsaved" in raised:
+            on_main(self.accelerator, self.saver.wait)
+            raise CheckpointError(f"{self.output_dir}: a checkpoint could not be written")
+        if "stop" not in raised:
+            return
+        on_main(self.accelerator, self._save_now)
+        raise self._stopped()
+
+    def _stopped(self):
+        name = self.signals.received or "a signal to another process"
+        where = f"step {self.state.step} of {self.total_steps}"
+        return RunStopped(f"{self.output_dir}: stopped by {name} at {where}, saved; the same command continues it")
+
+    def _save_now(self):
+        if self.saver.saved_step != self.state.step:
+            self._save()
+        self.saver.wait()
+
+    def _save(self):
+        self.saver.save(self.state, self._checkpoint_files, [self.log.path])
+
+    def _checkpoint_files(self):
+        exported = {}
+        if self.hooks.checkpoint_export is not None:
+            with averaged_for("export", self.average, self.settings):
+                files = self.hooks.checkpoint_export(self.module)
+                # The average gives the weights' place back: what is exported may not be the weights themselves.
+                exported = {name: _own(content, self.average) for name, content in files.items()}
+        return checkpoint_tensors(self.state.step, self.parameters, self.optimizer, self.average, exported)
 
     def _after_step(self, terms, figures):
         state, settings = self.state, self.settings
@@ -286,48 +312,29 @@ class _Run:
         row = {"step": state.step, "loss": loss, **terms, **figures}
         if state.skipped_updates:
             row["skipped_updates"] = state.skipped_updates
+        spike = loss_spike(state, loss, settings.loss_spike)
+        if spike is not None:
+            row["loss_spike"] = spike
+            self.progress.say(f"step {state.step}: loss {loss:.4g} is {spike:.1f} times the median of the last steps")
         validated = finished or (settings.validate_every is not None and state.step % settings.validate_every == 0)
-        row |= self.initial | (self._validation("validation_") if validated else {})
+        judged = self.validation.run("validation_", state.step) if validated else {}
+        improved = note_best(state, judged, settings)
+        row |= self.initial | judged
         self.initial = {}
         self.progress.update(state.step, f"loss {loss:.4f}")
-        if not self.accelerator.is_main_process:
-            return
-        if finished or validated or state.step == 1 or state.step % settings.log_every == 0:
+        is_logged = finished or validated or spike is not None or state.step == 1
+        is_logged = is_logged or state.step % settings.log_every == 0
+        is_due = settings.checkpoint_every is not None and state.step % settings.checkpoint_every == 0
+        if is_logged and self.is_main:
             self.log.write(row)
-        if finished and self.export is not None:
-            self._export()
-        if finished or (settings.checkpoint_every is not None and state.step % settings.checkpoint_every == 0):
-            folder = self.output_dir / "checkpoints"
-            save_checkpoint(folder, state.step, self.parameters, self.optimizer, vars(state), settings.keep_checkpoints)
-
-    def _validation(self, prefix):
-        figures = {}
-        if self.validate is None:
-            return figures
-        if self.accelerator.is_main_process:
-            self.module.eval()
-            with torch.no_grad(), autocast(self.accelerator.device, self.settings.precision):
-                figures = {prefix + name: float(value) for name, value in self.validate(self.module).items()}
-            self.module.train()
-            shown = ", ".join(f"{name.removeprefix(prefix)} {value:.4g}" for name, value in figures.items())
-            self.progress.say(f"validation at step {self.state.step}: {shown}")
-        self.accelerator.wait_for_everyone()
-        return figures
+        if finished and self.hooks.export is not None:
+            on_main(self.accelerator, self._export)
+        if finished or is_due or improved:
+            on_main(self.accelerator, self._save)
 
 
-def _next(batches):
-    try:
-        return next(batches)
-    except DataError as error:
-        # A worker process prepends its traceback to the message; the last line is what the user can act on.
-        raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from error
-
-
-def _validation_history(rows):
-    history = []
-    for row in rows:
-        for prefix, step in (("initial_validation_", 0), ("validation_", row["step"])):
-            figures = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
-            if figures:
-                history.append({"step": step, **figures})
-    return history
+def _own(content, average):
+    tensors, metadata = content
+    if average is not None:
+        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return tensors, metadata

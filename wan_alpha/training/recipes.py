@@ -16,7 +16,8 @@ ADAPTER_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
 _RESUME_TRAINING = frozenset(
     f"training.{name}"
     for name in (
-        "max_steps", "num_epochs", "checkpoint_every", "keep_checkpoints", "validate_every", "log_every", "device",
+        "max_steps", "num_epochs", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best", "best_is",
+        "background_saving", "max_skipped_updates", "loss_spike", "ema_on_cpu", "validate_every", "log_every", "device",
         "num_workers", "gradient_checkpointing",
     )
 )  # fmt: skip

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from wan_alpha.errors import ConfigError
+from wan_alpha.training.config import dotted_fields
 
 RECIPE_FILE = "recipe.json"
 METRICS_FILE = "metrics.jsonl"
@@ -54,6 +55,10 @@ def check_same_recipe(output_dir, recipe):
     schedule = now.get("training.schedule", "constant")
     if schedule != "constant":
         free -= LENGTH_OF_A_RUN
+    # What a run of an earlier version could not choose was as today's default has it.
+    for name, field in dotted_fields(type(recipe)):
+        if name not in before and now.get(name) == field.default:
+            before[name] = now[name]
     differing = [name for name in now | before if name not in free and before.get(name) != now.get(name)]
     if differing:
         listed = "\n  ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} here" for name in differing)
@@ -107,6 +112,17 @@ def read_metrics(output_dir):
         except json.JSONDecodeError:
             break
     return rows
+
+
+def validation_history(rows):
+    """The validations in lines of ``metrics.jsonl``: dicts of "step" (0 = before training) and the figures."""
+    history = []
+    for row in rows:
+        for prefix, step in (("initial_validation_", 0), ("validation_", row["step"])):
+            figures = {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+            if figures:
+                history.append({"step": step, **figures})
+    return history
 
 
 class MetricsLog:

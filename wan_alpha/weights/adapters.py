@@ -99,9 +99,16 @@ def write_adapter(tensors, path, *, kind, rank, alpha, targets, base_sha256, rec
         kind: "dora" or "lora"; rank, alpha: the scale is alpha / rank; targets: names of the adapted layers.
         base_sha256: what the adapter was trained on; recipe: how, or None.
     """
-    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "rank": rank, "alpha": alpha}
-    metadata |= {"targets": list(targets), "base_sha256": base_sha256, "recipe": recipe}
+    metadata = adapter_metadata(
+        kind=kind, rank=rank, alpha=alpha, targets=targets, base_sha256=base_sha256, recipe=recipe
+    )
     save_safetensors(tensors, path, metadata)
+
+
+def adapter_metadata(*, kind, rank, alpha, targets, base_sha256, recipe=None):
+    """What an adapter file says of itself; see :func:`write_adapter`."""
+    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "rank": rank, "alpha": alpha}
+    return metadata | {"targets": list(targets), "base_sha256": base_sha256, "recipe": recipe}
 
 
 def _split_key(path, key):

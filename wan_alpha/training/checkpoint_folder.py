@@ -1,0 +1,251 @@
+"""The folder of a run's checkpoints: committed whole, verified, kept by rule. Needs no torch.
+
+    checkpoints/
+    ├── .step_00000500.partial/     being written; left by a dead process, and removed by the next
+    ├── step_00000500/              renamed when its files are on the disk ...
+    │   ├── model.safetensors, optimizer.safetensors, ..., state.json
+    │   └── complete.json           ... and whole only with this, the last: every file's size and SHA-256
+    └── step_00000400.damaged/      what was found not to be what it was written as
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wan_alpha.errors import CheckpointError
+from wan_alpha.training.durable import (
+    check_space,
+    flush,
+    is_no_space,
+    no_space_message,
+    read_digest,
+    remove_folder,
+    write_file,
+)
+
+STATE_FILE = "state.json"
+MARKER_FILE = "complete.json"
+FORMAT_VERSION = 3
+_UNMARKED_FORMAT = 2  # whose folders were renamed when whole, with the files' sizes in the state
+_NAME = re.compile(r"step_(\d{8,})$")
+_HIDDEN = re.compile(r"\.step_\d{8,}\.(partial|deleted)$")
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the ``newest`` so many, those at multiples of ``every`` steps, the ``best`` step's."""
+
+    newest: int = 1
+    every: int | None = None
+    best: int | None = None
+
+    def selects(self, step, steps):
+        """Whether the checkpoint at ``step`` stays, of those at ``steps``, in ascending order."""
+        return step in steps[-self.newest :] or step == self.best or (self.every is not None and step % self.every == 0)
+
+
+@dataclass
+class Found:
+    """What a folder of checkpoints held.
+
+    Attributes:
+        checkpoint, state: the newest whole one; None if there is none.
+        damaged: (name, what is wrong with it, the name that it has now) of newer ones that were set aside.
+    """
+
+    checkpoint: Path | None = None
+    state: dict | None = None
+    damaged: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def checkpoint_name(step):
+    return f"step_{step:08d}"
+
+
+def step_of(checkpoint):
+    """The step of a checkpoint's folder."""
+    return int(_NAME.match(Path(checkpoint).name)[1])
+
+
+def list_checkpoints(folder):
+    """Folders of the run's checkpoints, oldest first."""
+    folder = Path(folder)
+    found = [path for path in folder.iterdir() if _NAME.match(path.name)] if folder.is_dir() else []
+    return sorted(found, key=step_of)
+
+
+def write_checkpoint(folder, step, contents, state, keep, *, flush_before=(), is_cancelled=lambda: False):
+    """Commit one checkpoint, verify it, and only then delete those that are not kept.
+
+    Args:
+        folder: of the run's checkpoints; step: optimizer steps done.
+        contents: file name -> (number of bytes, iterable of bytes-like chunks).
+        state: dict of JSON values; keep: a :class:`Keep`.
+        flush_before: files to flush before the commit: a log whose lines the checkpoint counts as written.
+        is_cancelled: asked now and then; True gives the save up.
+
+    Returns:
+        the checkpoint's folder.
+
+    Raises:
+        CheckpointError: no room (with needed and free bytes), the disk refused, or what it gives back differs from what
+            was written. The checkpoints that were there are still there.
+        SaveCancelled: as asked.
+    """
+    folder = Path(folder)
+    text = json.dumps({"format_version": FORMAT_VERSION, "step": step, **state}, indent=2, allow_nan=False) + "\n"
+    contents = {**contents, STATE_FILE: (len(text.encode()), [text.encode()])}
+    needed = sum(num_bytes for num_bytes, _ in contents.values())
+    final = folder / checkpoint_name(step)
+    partial = folder / f".{final.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        if not final.is_dir():  # else it is whole, and of the same run: the same step has the same content
+            check_space(folder, needed)
+            for path in flush_before:
+                flush(path)
+            _commit(folder, final, partial, contents, is_cancelled)
+        problem = find_problem(final)
+    except OSError as error:
+        if is_no_space(error):
+            raise CheckpointError(no_space_message(folder, needed, shutil.disk_usage(folder).free)) from error
+        raise CheckpointError(f"{final}: the checkpoint could not be written: {error}") from error
+    finally:
+        for path in (partial, final):
+            if path.is_dir() and (path == partial or is_unfinished(path)):
+                remove_folder(path)
+    if problem is not None:
+        aside = _set_aside(final)
+        raise CheckpointError(f"{final}: was written but reads back damaged ({problem}); it is now {aside}")
+    prune(folder, keep)
+    return final
+
+
+def _commit(folder, final, partial, contents, is_cancelled):
+    os.mkdir(partial)
+    files = {name: write_file(partial / name, chunks, is_cancelled) for name, (_, chunks) in contents.items()}
+    flush(partial)
+    os.rename(partial, final)
+    flush(folder)
+    # Where a rename is not atomic (some network and object stores), the marker still is the last thing to appear.
+    marker = final / f".{MARKER_FILE}.partial"
+    write_file(marker, [marker_text(files).encode()])
+    os.rename(marker, final / MARKER_FILE)
+    flush(final)
+
+
+def marker_text(files):
+    """The one way to write a marker: whatever is spelled otherwise, by a flipped bit say, is none.
+
+    Args:
+        files: file name -> {"bytes", "sha256"}.
+    """
+    content = {"format_version": FORMAT_VERSION, "files": files}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "sha256_of_this": digest}, indent=2, sort_keys=True) + "\n"
+
+
+def find_problem(checkpoint):
+    """Read a checkpoint whole; what is wrong with it, in a few words, or None."""
+    checkpoint = Path(checkpoint)
+    try:
+        if not (checkpoint / MARKER_FILE).is_file():
+            return _find_problem_unmarked(checkpoint)
+        text = (checkpoint / MARKER_FILE).read_bytes()
+        content = json.loads(text)
+        if text != marker_text(content["files"]).encode():
+            return f"{MARKER_FILE} is not as it was written"
+        for name, expected in content["files"].items():
+            found = read_digest(checkpoint / name)
+            if found["bytes"] != expected["bytes"]:
+                return f"{name} has {found['bytes']} bytes, {expected['bytes']} were written"
+            if found != expected:
+                return f"the checksum of {name} differs"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read: {error}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{MARKER_FILE} is not as it was written"
+    return None
+
+
+def _find_problem_unmarked(checkpoint):
+    state = read_state(checkpoint)
+    if state is None or state.get("format_version") != _UNMARKED_FORMAT:
+        return f"{MARKER_FILE} is missing"
+    for name, num_bytes in state["files"].items():
+        if (checkpoint / name).stat().st_size != num_bytes:
+            return f"{name} is cut short"
+    return None
+
+
+def read_state(checkpoint):
+    """The content of a checkpoint's state file; None if it cannot be read."""
+    try:
+        content = json.loads((Path(checkpoint) / STATE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def is_unfinished(checkpoint):
+    """Whether a process died between renaming this folder and marking it."""
+    state = read_state(checkpoint)
+    return not (checkpoint / MARKER_FILE).is_file() and (state or {}).get("format_version") == FORMAT_VERSION
+
+
+def remove_leftovers(folder):
+    """Remove what dead processes left: hidden folders, and renamed ones that were never marked."""
+    for path in sorted(Path(folder).iterdir()):
+        if _HIDDEN.match(path.name) or (_NAME.match(path.name) and is_unfinished(path)):
+            remove_folder(path)
+
+
+def find_newest(folder):
+    """Clean up after dead processes, and find the newest whole checkpoint; damaged ones on the way are set aside.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none of them is whole. They were set aside.
+    """
+    folder, found = Path(folder), Found()
+    if not folder.is_dir():
+        return found
+    remove_leftovers(folder)
+    for checkpoint in reversed(list_checkpoints(folder)):
+        problem = find_problem(checkpoint)
+        if problem is None:
+            found.checkpoint, found.state = checkpoint, read_state(checkpoint)
+            return found
+        found.damaged.append((checkpoint.name, problem, _set_aside(checkpoint).name))
+    if found.damaged:
+        listed = "; ".join(f"{name}: {problem}, now {aside}" for name, problem, aside in found.damaged)
+        raise CheckpointError(
+            f"{folder}: no checkpoint is whole ({listed}). To begin the run anew, give the same command again"
+        )
+    return found
+
+
+def _set_aside(checkpoint):
+    for number in range(1, 1000):
+        aside = checkpoint.with_name(f"{checkpoint.name}.damaged{'' if number == 1 else f'_{number}'}")
+        if not aside.exists():
+            with contextlib.suppress(OSError):
+                os.rename(checkpoint, aside)
+                return aside
+    return checkpoint
+
+
+def prune(folder, keep):
+    """Delete the checkpoints that a :class:`Keep` does not select."""
+    checkpoints = list_checkpoints(folder)
+    steps = [step_of(checkpoint) for checkpoint in checkpoints]
+    for step, checkpoint in zip(steps, checkpoints, strict=True):
+        if not keep.selects(step, steps):
+            remove_folder(checkpoint)

@@ -1,0 +1,36 @@
+"""Where a run stands. All of it is in a checkpoint's state file; tensors are beside it."""
+
+from dataclasses import dataclass, field, fields
+
+
+@dataclass
+class RunState:
+    """JSON values only.
+
+    Attributes:
+        step: optimizer steps done; epoch, position: passes over the data, and samples of the present one, done.
+        skipped_updates, skipped_in_a_row: steps whose loss or gradient was not finite.
+        recent_losses: of the last steps, finite ones.
+        best: {"step", "value"} of the best validation so far, or None.
+        dataset: what the data is made of; exported: files of the final weights, below the output folder.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    skipped_updates: int = 0
+    skipped_in_a_row: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    best: dict | None = None
+    dataset: dict = field(default_factory=dict)
+    exported: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The state in a checkpoint's state file; what an earlier version did not write has its default."""
+        return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
+
+    @property
+    def num_updates(self):
+        """Updates that were made, and not skipped."""
+        return self.step - self.skipped_updates
