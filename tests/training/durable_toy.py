@@ -13,7 +13,7 @@ from wan_alpha.weights.io import save_safetensors
 class ToyRecipe(Recipe):
     """A recipe with a training table only."""
 
-    may_change_on_resume = frozenset({"training.max_steps", "training.num_workers"})
+    may_change_on_resume = frozenset({"training.max_steps", "training.background_saving"})
     training: TrainingSettings
 
 

@@ -32,10 +32,8 @@ class BackgroundTask:
         Raises:
             its error, once.
         """
-        future = self._future
-        result = None if future is None else future.result()
-        self._future = None
-        return result
+        future, self._future = self._future, None
+        return None if future is None else future.result()
 
     def has_failed(self):
         """Whether the task has ended in an error that nobody has been told yet; does not wait."""

@@ -1,0 +1,69 @@
+"""Two processes act as one: on a number that is not finite, on a signal, on a disk that fails, on a folder in use."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from durable_toy import everything
+
+from wan_alpha.training.run_folder import read_metrics
+from wan_alpha.weights.io import load_state_dict
+
+SCRIPT = Path(__file__).with_name("two_process_guards.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, str(folder)], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(folder):
+    return [json.loads((folder / f"seen.{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_a_bad_number_on_one_rank_skips_the_update_everywhere(folder, seen):
+    for rank in (0, 1):
+        code, hashes = seen[rank]["nan"]
+        assert code == 0
+        # Calls 3 and 5 were bad: the weights before the next step are those before the bad one, to the byte.
+        same = [number for number in range(1, len(hashes)) if hashes[number] == hashes[number - 1]]
+        assert same == [3, 5]
+    assert seen[0]["nan"] == seen[1]["nan"] and seen[0]["straight"] == seen[1]["straight"]
+    rows = read_metrics(folder / "nan")
+    assert rows[-1]["skipped_updates"] == 2 and [row["step"] for row in rows if row["loss"] is None] == [3, 5]
+    before, after = (folder / "nan" / "checkpoints" / f"step_0000000{step}" for step in (2, 3))
+    for name in ("model", "optimizer", "ema"):
+        ours, theirs = (load_state_dict(path / f"{name}.safetensors") for path in (after, before))
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_too_many_end_the_run_everywhere(seen):
+    assert [rank["fatal"] for rank in seen] == [[2, 6], [2, 6]]  # exit code, calls
+
+
+def test_a_signal_to_one_rank_stops_all_and_the_rest_is_the_same_run(folder, seen):
+    assert [rank["stopped"] for rank in seen] == [[75, 75, 0]] * 2
+    assert everything(folder / "stopped") == everything(folder / "straight")
+
+
+def test_every_sample_is_seen_once_over_interruptions(seen):
+    """Each epoch's last step leaves one process without a sample; it repeats one, with weight 0."""
+    interrupted, straight = (Counter(seen[0][name] + seen[1][name]) for name in ("samples", "straight samples"))
+    assert interrupted == straight
+    assert sorted(straight.values()) == [1] * 12 + [2] * 2
+
+
+@pytest.mark.parametrize("what", ["unsaved", "locked"])
+def test_what_the_first_process_cannot_do_ends_all(seen, what):
+    assert [rank[what] for rank in seen] == [2, 2]

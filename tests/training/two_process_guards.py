@@ -1,0 +1,83 @@
+"""What two processes agree on; started by torchrun. Argument: output folder. Each writes what it saw as JSON."""
+
+import json
+import os
+import signal
+import sys
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+
+from accelerate import PartialState
+from durable_toy import ListeningModule, train
+from toy_regression import ToyDataset
+
+from wan_alpha.cli import guard
+from wan_alpha.errors import CheckpointError
+from wan_alpha.training import saving
+from wan_alpha.training.run_lock import run_lock
+from wan_alpha.weights.io import tensors_sha256
+
+RANK = int(os.environ["RANK"])
+OPTIONS = {"batch_size": 1, "gradient_accumulation": 1, "max_steps": 8, "checkpoint_every": 1, "keep_checkpoints": 99}
+LENGTH = 7  # in steps of two samples: the last of an epoch has one
+
+
+class HashingModule(ListeningModule):
+    """Keeps the hash of the weights before each step."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.hashes = []
+
+    def forward(self, batch):
+        self.hashes.append(tensors_sha256(dict(self.named_parameters()))[:16])
+        return super().forward(batch)
+
+
+def attempt(folder, module=None, **changes):
+    """Train as a command does; returns (exit code, module)."""
+    module = module or HashingModule()
+    options = OPTIONS | {"validate_every": None, "keep_best": None} | changes
+    code = guard.run_recipe("toy", dict, lambda recipe: train(folder, module, ToyDataset(LENGTH), **options))
+    return code, module
+
+
+def on_rank(rank, number, at_call):
+    """A module that sends one process a signal."""
+    return HashingModule(lambda call: os.kill(os.getpid(), number) if (RANK, call) == (rank, at_call) else None)
+
+
+def failing_write(*args, **options):
+    raise CheckpointError("the disk is gone")
+
+
+def main(top):
+    seen = {}
+    straight = attempt(top / "straight")
+    seen["straight"] = straight[0], straight[1].hashes
+
+    code, module = attempt(top / "nan", HashingModule(nan_at=(3, 5) if RANK == 1 else ()))
+    seen["nan"] = code, module.hashes
+    code, module = attempt(top / "fatal", HashingModule(nan_at=range(4, 99) if RANK == 1 else ()), max_skipped_updates=3)
+    seen["fatal"] = code, module.calls
+
+    first = attempt(top / "stopped", on_rank(1, signal.SIGUSR1, 3))
+    second = attempt(top / "stopped", on_rank(0, signal.SIGTERM, 2))
+    last = attempt(top / "stopped")
+    seen["stopped"] = [code for code, _ in (first, second, last)]
+    seen["samples"] = [seed for _, module in (first, second, last) for seed in module.seen]
+    seen["straight samples"] = straight[1].seen
+
+    original, saving.write_checkpoint = saving.write_checkpoint, failing_write
+    seen["unsaved"] = attempt(top / "unsaved")[0]
+    saving.write_checkpoint = original
+    with ExitStack() as stack:
+        stack.enter_context(run_lock(top / "locked") if RANK == 0 else nullcontext())
+        PartialState().wait_for_everyone()
+        seen["locked"] = attempt(top / "locked")[0]
+    (top / f"seen.{RANK}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    guard.check_torchvision = lambda: None
+    main(Path(sys.argv[1]))
