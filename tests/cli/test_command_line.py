@@ -11,7 +11,7 @@ import pytest
 import wan_alpha
 from wan_alpha.cli import guard
 from wan_alpha.cli import main as cli
-from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.errors import ConfigError, DataError, RunStopped
 from wan_alpha.training.config import dotted_fields
 
 VAE = [
@@ -136,6 +136,7 @@ def test_wrong_options_give_one_message_and_exit_code_2(extra, message, monkeypa
     "result, code, message",
     [
         (DataError("row 3 (x.mp4): damaged"), 2, "wan-alpha train-vae: row 3 (x.mp4): damaged"),
+        (RunStopped("out: stopped by SIGTERM at step 3 of 9, saved"), 75, "wan-alpha train-vae: out: stopped by SIGTERM"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (type("Report", (), {"passed": False})(), 1, ""),
         (type("Report", (), {"passed": True})(), 0, ""),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from stop_every_step import everything, train_stopping
 
 from wan_alpha.alpha.composite import BACKGROUND_COLORS, hard_render
 from wan_alpha.data.dataset import collate
@@ -27,6 +28,7 @@ from wan_alpha.training.recipes import LossSettings, TrainVAERecipe
 from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.weights.io import load_state_dict
 
+NUM_STOPPED_STEPS = 4
 VALIDATION_FIGURES = {"rgb_psnr", "rgb_mae", "rgb_ssim", "alpha_psnr", "alpha_mae", "alpha_ssim"}
 
 
@@ -145,6 +147,31 @@ def test_a_resumed_run_is_the_straight_run(tmp_path, make_recipe):
     assert read_metrics(tmp_path / "straight") == read_metrics(tmp_path / "stopped")
     straight, resumed = (load_state_dict(tmp_path / run / "rgba_vae.safetensors") for run in ("straight", "stopped"))
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+def test_stopped_after_every_step_it_is_the_same_run(tmp_path, make_recipe, monkeypatch):
+    changes = {"data.num_frames": 1, "data.height": 16, "data.width": 16, "data.augment": True}
+    changes |= {"training.max_steps": NUM_STOPPED_STEPS, "training.gradient_accumulation": 2, "training.ema_decay": 0.9}
+    whole = train_vae(make_recipe(tmp_path / "whole", **changes))
+    stopped = make_recipe(tmp_path / "stopped", **changes)
+    result = train_stopping(train_vae, stopped, ReconstructionModule, monkeypatch)
+    assert (result.resumed_from, result.losses) == (NUM_STOPPED_STEPS - 1, whole.losses)
+    ours, theirs = (everything(tmp_path / name) for name in ("stopped", "whole"))
+    # The trained VAE's metadata holds its recipe, and that its output folder: of it, the tensors are compared.
+    names = {"metrics.jsonl", "model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"}
+    assert set(ours) == set(theirs) == names | {"rgba_vae.safetensors"}
+    assert all(ours[name] == theirs[name] for name in names)
+    weights = [load_state_dict(tmp_path / run / "rgba_vae.safetensors") for run in ("whole", "stopped")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_each_checkpoint_has_a_vae_that_loads(tmp_path, make_recipe, reference_dir):
+    changes = {"data.num_frames": 1, "training.checkpoint_every": 1, "training.max_steps": 2}
+    train_vae(make_recipe(tmp_path, **changes))
+    base = reference_dir / "base_vae.safetensors"
+    files = [*sorted((tmp_path / "checkpoints").glob("*/rgba_vae.safetensors")), tmp_path / "rgba_vae.safetensors"]
+    prints = [RGBAlphaVAE.from_pretrained(base, file).fingerprint() for file in files]
+    assert len(files) == 3 and prints[0] != prints[1] == prints[2]
 
 
 def test_lost_weights_of_a_finished_run_are_written_again(tmp_path, make_recipe):

@@ -5,6 +5,7 @@ import torch
 from diffsynth.diffusion import FlowMatchSFTLoss
 from safetensors import safe_open
 from safetensors.torch import load_file
+from stop_every_step import everything, train_stopping
 from tiny_wan_files import write_dataset, write_wan
 
 from wan_alpha.data.dataset import collate
@@ -21,6 +22,7 @@ from wan_alpha.weights.io import read_metadata
 
 TOLERANCE = {"float32": 1e-5, "relative": 1e-4}
 SMALL = {"rank": 4, "alpha": 8}
+NUM_STOPPED_STEPS = 6
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +222,38 @@ def test_the_same_command_again_continues_exactly(make_recipe, tmp_path):
     assert rest.losses == whole.losses
     ours, theirs = (load_file(tmp_path / name / "adapter.safetensors") for name in ("halves", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def without_recipe(contents):
+    """An adapter's metadata holds its recipe, and that its output folder: the tensors are what is compared."""
+    return {name: value for name, value in contents.items() if name != "adapter.safetensors"}
+
+
+def test_stopped_after_every_step_it_is_the_same_run(make_recipe, tmp_path, monkeypatch, cache_folder):
+    changes = {"training.max_steps": NUM_STOPPED_STEPS, "training.ema_decay": 0.9, "objective.caption_dropout": 0.3}
+    changes |= {"validation_cache": cache_folder, "training.validate_every": 2, "training.schedule": "cosine"}
+    whole = train_dit(make_recipe(output_dir=tmp_path / "whole", **changes))
+    stopped = make_recipe(output_dir=tmp_path / "stopped", **changes)
+    result = train_stopping(train_dit, stopped, WanAlphaTrainingModule, monkeypatch)
+    assert (result.resumed_from, result.losses) == (NUM_STOPPED_STEPS - 1, whole.losses)
+    ours, theirs = (everything(tmp_path / name) for name in ("stopped", "whole"))
+    assert {"ema.safetensors", "optimizer.safetensors", "adapter.safetensors"} <= set(ours)
+    assert without_recipe(ours) == without_recipe(theirs)
+    ours, theirs = (load_file(tmp_path / name / "adapter.safetensors") for name in ("stopped", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_each_checkpoint_has_an_adapter_that_loads(make_recipe, wan_folder):
+    recipe = make_recipe(**{"training.checkpoint_every": 1, "training.keep_checkpoints": 3})
+    train_dit(recipe)
+    base = load_wan(str(wan_folder), components=("dit",)).dit.state_dict()
+    folders = sorted((recipe.output_dir / "checkpoints").iterdir())
+    merged = [merge_adapter(base, folder / "adapter.safetensors") for folder in folders]
+    name = "blocks.0.self_attn.q.weight"
+    assert len({tensor.sum().item() for tensor in [base[name], *(weights[name] for weights in merged)]}) == 4
+    final = recipe.output_dir / "adapter.safetensors"
+    assert torch.equal(merge_adapter(base, final)[name], merged[-1][name])
+    assert read_metadata(folders[-1] / "adapter.safetensors") == read_metadata(final)
 
 
 def test_a_retrained_stage_1_makes_the_cache_stale(tmp_path, make_cache_recipe, make_recipe, reference_dir):
