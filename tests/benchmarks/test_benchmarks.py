@@ -6,6 +6,7 @@ import bench_decoder_lora
 import bench_dora
 import bench_metrics
 import bench_read
+import bench_saving
 import bench_whole_clip
 import bench_write
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from side_by_side import differences, random_vae
 
 from wan_alpha.models.decoder_lora import DecoderLoRA
+from wan_alpha.training.checkpoint_folder import find_newest
+from wan_alpha.weights.io import load_state_dict
 
 TOLERANCE = 1e-4
 
@@ -88,3 +91,15 @@ def test_memory_does_not_grow_with_the_clip():
     """Not the benchmark's figure: 60 MB of small frames must not leave much behind."""
     bench_metrics.measure_memory(640, 64, 96)  # what libraries and the allocator take once
     assert bench_metrics.measure_memory(1280, 64, 96) < 16
+
+
+def test_a_checkpoint_from_the_background_is_the_one_from_the_foreground(tmp_path):
+    seconds, num_bytes = bench_saving.compare(2 * bench_saving.TENSOR_SIZE, tmp_path, repeats=1)
+    assert set(seconds) == {"copy", "background", "foreground"}
+    assert num_bytes > 3 * 4 * 2 * bench_saving.TENSOR_SIZE  # the weight and AdamW's two moments, float32
+    ours, theirs = (
+        load_state_dict(find_newest(tmp_path / way).checkpoint / "model.safetensors")
+        for way in ("background", "foreground")
+    )
+    assert ours.keys() == theirs.keys() and len(ours) == 2
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
