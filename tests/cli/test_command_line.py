@@ -136,7 +136,7 @@ def test_wrong_options_give_one_message_and_exit_code_2(extra, message, monkeypa
     "result, code, message",
     [
         (DataError("row 3 (x.mp4): damaged"), 2, "wan-alpha train-vae: row 3 (x.mp4): damaged"),
-        (RunStopped("out: stopped by SIGTERM at step 3 of 9, saved"), 75, "wan-alpha train-vae: out: stopped by SIGTERM"),
+        (RunStopped("out: stopped by SIGTERM at step 3 of 9"), 75, "wan-alpha train-vae: out: stopped by SIGTERM"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (type("Report", (), {"passed": False})(), 1, ""),
         (type("Report", (), {"passed": True})(), 0, ""),

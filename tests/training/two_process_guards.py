@@ -58,7 +58,8 @@ def main(top):
 
     code, module = attempt(top / "nan", HashingModule(nan_at=(3, 5) if RANK == 1 else ()))
     seen["nan"] = code, module.hashes
-    code, module = attempt(top / "fatal", HashingModule(nan_at=range(4, 99) if RANK == 1 else ()), max_skipped_updates=3)
+    bad = HashingModule(nan_at=range(4, 99) if RANK == 1 else ())
+    code, module = attempt(top / "fatal", bad, max_skipped_updates=3)
     seen["fatal"] = code, module.calls
 
     first = attempt(top / "stopped", on_rank(1, signal.SIGUSR1, 3))

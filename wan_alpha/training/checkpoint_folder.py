@@ -114,6 +114,7 @@ def write_checkpoint(folder, step, contents, state, keep, *, flush_before=(), is
         problem = find_problem(final)
     except OSError as error:
         if is_no_space(error):
+            remove_folder(partial)  # first: what it took is free for the next attempt
             raise CheckpointError(no_space_message(folder, needed, shutil.disk_usage(folder).free)) from error
         raise CheckpointError(f"{final}: the checkpoint could not be written: {error}") from error
     finally:
@@ -123,7 +124,8 @@ def write_checkpoint(folder, step, contents, state, keep, *, flush_before=(), is
     if problem is not None:
         aside = _set_aside(final)
         raise CheckpointError(f"{final}: was written but reads back damaged ({problem}); it is now {aside}")
-    prune(folder, keep)
+    with contextlib.suppress(OSError):  # the new one is safe: what is one too many goes after the next
+        prune(folder, keep)
     return final
 
 
