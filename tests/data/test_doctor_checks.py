@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from wan_alpha.data.doctor import colour_checks, dataset_checks
 from wan_alpha.data.doctor.checks import CHECKS

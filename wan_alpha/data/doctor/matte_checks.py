@@ -96,7 +96,7 @@ def inverted(evidence: Evidence) -> Iterator[Finding]:
     figures |= {"texture_shown": round(shown, 2), "texture_hidden": round(hidden, 2)}
     message = f"the frame's border is opaque ({border:.2f} of 1), its inside less so ({inside:.2f})"
     if shown < _FLAT and hidden > _TEXTURED:
-        message += f"; what is hidden has content, what is shown is flat: alpha is inverted (white must be the subject)"
+        message += "; what is hidden has content, what is shown is flat: alpha is inverted (white must be the subject)"
         yield Finding("inverted", "error", evidence.matte_name, message, "invert", figures)
     else:
         message += "; is alpha inverted? White must be the subject"
