@@ -113,12 +113,21 @@ def iter_source_indices(source: AlphaSource, indices: Sequence[int], *, depth: i
 
 def read_source(source: AlphaSource, indices: Sequence[int] | None = None, *, depth: int = 8) -> np.ndarray:
     """The frames of these ascending numbers (None: all), (T, H, W, 4) uint8 or uint16. Errors as iter_source."""
-    info = describe_source(source, compare_lengths=indices is None)
-    indices = range(info.num_frames) if indices is None else indices
-    clip = np.empty((len(indices), info.height, info.width, 4), np.uint8 if depth == 8 else np.uint16)
+    indices = range(describe_source(source).num_frames) if indices is None else indices
+    clip = None
     for place, frame in enumerate(iter_source_indices(source, indices, depth=depth)):
+        if clip is None:
+            clip = _empty_clip(len(indices), frame)
         clip[place] = frame
     return clip
+
+
+def _empty_clip(num_frames: int, frame: np.ndarray) -> np.ndarray:
+    """(num_frames, H, W, 4), in memory as `frame` is: by planes or by pixels; to copy one to the other takes time."""
+    height, width, channels = frame.shape
+    if frame.strides[2] > frame.strides[1]:
+        return np.empty((num_frames, channels, height, width), frame.dtype).transpose(0, 2, 3, 1)
+    return np.empty((num_frames, height, width, channels), frame.dtype)
 
 
 def find_source_state(source: AlphaSource) -> str:

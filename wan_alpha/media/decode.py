@@ -10,7 +10,7 @@ import numpy as np
 from wan_alpha.errors import DataError
 from wan_alpha.media import ffmpeg
 from wan_alpha.media.probe import MediaInfo
-from wan_alpha.media.raw_frames import raw_frames
+from wan_alpha.media.raw_frames import RawFrames, raw_frames
 
 # Frames that decode in about the time that another process takes to start: gaps below that are decoded through.
 _WORTH_A_START = 24
@@ -31,7 +31,7 @@ def decode(info: MediaInfo, layout: str, depth: int, indices: Sequence[int]) -> 
         indices: frame numbers, ascending, without repeats.
 
     Yields:
-        (H, W, C) or, for "gray", (H, W); uint8 or uint16.
+        (H, W, C) or, for "gray", (H, W); uint8 or uint16. In memory those of YUV videos lie plane by plane.
 
     Raises:
         DataError: decoding fails, or the file is damaged where it was read.
@@ -80,7 +80,7 @@ def _decode_run(info: MediaInfo, layout: str, depth: int, indices: list[int]) ->
     command += [*ffmpeg.input_arguments(info.path, info.decoder), "-map", "0:V:0", "-vf", ",".join(filters)]
     command += ["-fps_mode", "passthrough", "-frames:v", str(len(indices))]
     command += ["-f", "rawvideo", "-pix_fmt", raw.pix_fmt, "pipe:1"]
-    for frame in _run(info.path, command, raw.shape, raw.dtype):
+    for frame in _run(info.path, command, raw):
         yield raw.finish(frame)
 
 
@@ -96,15 +96,16 @@ def _wanted(indices: list[int]) -> str:
     return "+".join(pieces)
 
 
-def _run(path, command: list[str], shape: tuple[int, ...], dtype) -> Iterator[np.ndarray]:
+def _run(path, command: list[str], raw: RawFrames) -> Iterator[np.ndarray]:
     # A file for the log: a pipe that nobody reads could fill up and stop ffmpeg.
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=log, pipesize=_PIPE_BYTES)
         try:
             while True:
-                frame = np.empty(shape, dtype)
-                filled = _fill(process.stdout, frame)
-                if filled < frame.nbytes:
+                frame = np.empty(raw.shape, raw.dtype)
+                parts = [frame[place] for place in raw.places] or [frame]
+                filled = sum(_fill(process.stdout, part) for part in parts)
+                if filled < sum(part.nbytes for part in parts):
                     break
                 yield frame
             process.wait()
@@ -121,7 +122,7 @@ def _run(path, command: list[str], shape: tuple[int, ...], dtype) -> Iterator[np
 
 
 def _fill(pipe, frame: np.ndarray) -> int:
-    """Read one frame's bytes into place; returns how many came before the stream ended."""
+    """Read a frame's or a plane's bytes into place; returns how many came before the stream ended."""
     view = memoryview(frame).cast("B")
     filled = 0
     while filled < len(view) and (count := pipe.readinto(view[filled:])):

@@ -14,6 +14,10 @@ from wan_alpha.media.probe import MediaInfo
 
 CHANNELS = {"rgba": 4, "rgb24": 3, "gray": 1}
 
+# YUV is made RGB in planes: the same levels, several times faster than ffmpeg's exact conversion to packed pixels.
+_PLANES = {"rgba": "gbrap", "rgb24": "gbrp"}
+_GBR = (1, 2, 0)
+
 _SCALE = "scale={0.width}:{0.height}:flags=bicubic+accurate_rnd+full_chroma_int"
 # The luma of a matte in limited range (16..235) is its grey value; there is no need to make RGB of it first.
 _EXPANDED_LUMA = "extractplanes=y,lut=y=clip((val-16)*255/219+0.5\\,0\\,255)"
@@ -27,6 +31,7 @@ class RawFrames:
         pix_fmt: ffmpeg's name of what is sent; filters: what makes it.
         shape, dtype: of one frame as sent.
         finish: makes of it the frame that was asked for.
+        places: where in the frame's first dimension the parts go that are sent one after the other; () for all in order.
     """
 
     pix_fmt: str
@@ -34,6 +39,7 @@ class RawFrames:
     shape: tuple[int, ...]
     dtype: np.dtype
     finish: Callable[[np.ndarray], np.ndarray]
+    places: tuple[int, ...] = ()
 
 
 def raw_frames(info: MediaInfo, layout: str, depth: int) -> RawFrames:
@@ -57,6 +63,8 @@ def raw_frames(info: MediaInfo, layout: str, depth: int) -> RawFrames:
             lambda frame: matte_from_rgb(colour.finish(frame)),
         )
     channels = CHANNELS[layout]
+    if info.bit_depth == 8 and info.pix_fmt.startswith("yuv"):
+        return _planes(info, layout, scale, _widen(depth))
     if info.bit_depth == 8:
         return RawFrames(layout, scale, (*size, channels), np.dtype("u1"), _widen(depth))
     if info.pix_fmt.startswith("gbr"):
@@ -77,6 +85,19 @@ def raw_frames(info: MediaInfo, layout: str, depth: int) -> RawFrames:
         return scaled
 
     return RawFrames(pix_fmt, scale, (*size, channels), np.dtype("<u2"), finish)
+
+
+def _planes(info: MediaInfo, layout: str, scale: str, widened: Callable) -> RawFrames:
+    """Frames of 8-bit YUV: (H, W, C) by their indices, in memory a plane a channel."""
+    sent = layout if info.has_alpha else "rgb24"
+
+    def finish(frame):
+        if CHANNELS[layout] > CHANNELS[sent]:
+            frame[3] = 255
+        return widened(frame).transpose(1, 2, 0)
+
+    shape = (CHANNELS[layout], info.height, info.width)
+    return RawFrames(_PLANES[sent], scale, shape, np.dtype("u1"), finish, (*_GBR, 3)[: CHANNELS[sent]])
 
 
 def matte_from_rgb(frame: np.ndarray) -> np.ndarray:
