@@ -12,8 +12,6 @@ from wan_alpha.alpha.ranges import uint8_to_unit
 _CLEAR = 0.5 / 255.0
 # Part of a frame that may be at edges before computing the whole of it in floats is as fast.
 _FEW = 0.4
-# Alpha from here on counts as opaque: lossy codecs leave such noise all over a matte, and weights hardly differ by it.
-_OPAQUE_FROM = 251
 
 
 def resize_straight(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -42,27 +40,32 @@ def resize_straight(frame: torch.Tensor, height: int, width: int) -> torch.Tenso
 
 
 def resize_and_cut(frame: np.ndarray, size: tuple[int, int], cut: tuple[int, int, int, int], out: torch.Tensor) -> None:
-    """The same in levels, of a part of the resized frame and several times faster; to one level of 255.
+    """The same in levels, of a part of the resized frame and several times faster.
 
-    Where all that goes into a pixel is equally clear or opaque, R(rgb), which eight bits hold and vector instructions
-    compute, is right. Only the pixels at edges are computed in floats, one by one.
+    Where the resized alpha is 0 or 255, R(rgb), which eight bits hold and vector instructions compute, is right: the
+    weights are equal there, or nothing is seen. All other pixels are computed in floats, one by one, and are exact.
+
+    Alpha is within one level of resize_straight's. So is colour where alpha is between, or all that goes into a pixel is
+    opaque. A resized alpha of 255 may hide one part in 255 that is not: there colour is within two levels, and only
+    where black lies next to white.
 
     Args:
-        frame: (H, W, 4) uint8, straight.
+        frame: (H, W, 4) uint8, straight; fastest where the memory holds a plane a channel.
         size: (height, width) of the whole frame when resized.
         cut: (top, left, height, width) of the part wanted.
         out: (4, height, width) float32, filled with levels in [0, 255], straight.
     """
     top, left, height, width = cut
     window = slice(top, top + height), slice(left, left + width)
+    planes = torch.from_numpy(frame).permute(2, 0, 1)
     if frame.shape[:2] == size:
-        _copy_channels(torch.from_numpy(frame).permute(2, 0, 1)[:, *window], out)
+        _copy_channels(planes[:, *window], out)
         return
-    # A view in the memory layout of images, which is the one that the fast path is for.
-    _copy_channels(_resize_levels(torch.from_numpy(frame).permute(2, 0, 1), size)[:, *window], out)
-    zones = _resize_levels(torch.from_numpy(_zones(frame[..., 3])), size)[0][window].numpy()
-    rows, columns = np.nonzero((zones > 0) & (zones < 254))
-    if len(rows) > _FEW * zones.size:
+    levels = F.interpolate(planes[None], size, mode="bilinear", antialias=True, align_corners=False)[0][:, *window]
+    _copy_channels(levels, out)
+    # Less 1, so that 0 wraps round to 255: one comparison finds 1 to 254.
+    rows, columns = np.nonzero(levels[3].numpy() - np.uint8(1) < 254)
+    if len(rows) > _FEW * height * width:
         out.copy_(resize_straight(torch.from_numpy(frame), *size)[:, *window]).mul_(255)
     elif len(rows):
         out[:, rows, columns] = _resize_pixels(frame, size, rows + top, columns + left)
@@ -73,23 +76,12 @@ def _copy_channels(levels: torch.Tensor, out: torch.Tensor) -> None:
         target.copy_(channel)
 
 
-def _zones(alpha: np.ndarray) -> np.ndarray:
-    """(1, H, W) uint8: 0 where clear, 254 where opaque, 127 between."""
-    alpha = np.ascontiguousarray(alpha)[None]
-    return ((alpha > 0).view(np.uint8) + (alpha >= _OPAQUE_FROM).view(np.uint8)) * np.uint8(127)
-
-
-def _resize_levels(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    return F.interpolate(image[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
-
-
 def _resize_pixels(frame: np.ndarray, size: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
     """Single pixels of the resized frame, (4, N) levels, in floats and premultiplied space."""
     row_places, row_weights = _filter_taps(frame.shape[0], size[0])
     column_places, column_weights = _filter_taps(frame.shape[1], size[1])
-    pixels = np.ascontiguousarray(frame).view(np.uint32)[..., 0]
-    block = pixels[row_places[rows][:, :, None], column_places[columns][:, None, :]]
-    levels = torch.from_numpy(block.view(np.uint8).reshape(len(rows), -1, 4)).float()
+    block = frame[row_places[rows][:, :, None], column_places[columns][:, None, :]]
+    levels = torch.from_numpy(np.ascontiguousarray(block).reshape(len(rows), -1, 4)).float()
     weights = (row_weights[rows][:, :, None] * column_weights[columns][:, None, :]).reshape(len(rows), -1)
     coverage = torch.from_numpy(weights) * levels[..., 3]
     alpha = coverage.sum(dim=1)
