@@ -71,7 +71,7 @@ def test_memory_of_writing_is_measured_in_a_process_of_its_own():
 
 def test_reading_gives_what_the_plain_way_gives(tmp_path):
     rows = bench_read.make_pairs(tmp_path, 1, 12, 64, 96, crf=10)
-    plain, package = bench_read.compare(rows, 5, (32, 48))
+    plain, package = bench_read.compare(rows, 5, (32, 48), num_workers=(0,))
     assert package.rgba.shape == plain.rgba.shape == (4, 5, 32, 48) and package.rgba.std() > 0.1
     assert (package.rgba[3] - plain.rgba[3]).abs().mean() < 1 / 255
     opaque = plain.rgba[3] > 0.99  # elsewhere PIL mixes hidden colour into edges

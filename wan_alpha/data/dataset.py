@@ -82,7 +82,7 @@ def collate(samples: Sequence[dict]) -> dict:
             shapes = {tuple(value.shape) for value in values}
             if len(shapes) > 1:
                 raise DataError(f"{name}: samples of one batch must have one shape, got {sorted(shapes)}")
-            batch[name] = torch.stack(values)
+            batch[name] = torch.stack(values) if len(values) > 1 else first[None]  # a clip is large to copy
         elif isinstance(first, (int, float)):
             batch[name] = torch.tensor(values)
         else:
