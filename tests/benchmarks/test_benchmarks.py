@@ -5,6 +5,7 @@ from pathlib import Path
 import bench_decoder_lora
 import bench_dora
 import bench_metrics
+import bench_prepare
 import bench_read
 import bench_saving
 import bench_whole_clip
@@ -103,3 +104,12 @@ def test_a_checkpoint_from_the_background_is_the_one_from_the_foreground(tmp_pat
     )
     assert ours.keys() == theirs.keys() and len(ours) == 2
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_prepare_and_doctor_find_the_same_whatever_the_number_of_processes(tmp_path):
+    (tmp_path / "source").mkdir()
+    bench_read.make_pairs(tmp_path / "source", 2, 6, 64, 96, crf=10)
+    timed = bench_prepare.compare(tmp_path)
+    assert [(one.work, one.workers) for one in timed] == [("prepare", 1), ("prepare", 2), ("doctor", 1), ("doctor", 2)]
+    assert len(timed[0].outcome) == 3 and timed[0].outcome == timed[1].outcome
+    assert len(timed[2].outcome) == 2 and timed[2].outcome == timed[3].outcome

@@ -11,6 +11,7 @@ from wan_alpha.media.limits import MediaLimits, check_limits, refusals
 from wan_alpha.media.packed import join, unpack
 from wan_alpha.media.premultiplied import premultiply
 from wan_alpha.media.probe import probe
+from wan_alpha.media.raw_frames import with_gray
 from wan_alpha.media.write import LosslessWriter, OpaqueWriter
 
 
@@ -148,7 +149,7 @@ def test_contradictory_sources(options, message):
 
 def test_join_and_unpack_are_inverse(disc):
     frame = disc[0]
-    side = np.concatenate([frame[..., :3], np.repeat(frame[..., 3:], 3, axis=-1)], axis=1)
+    side = with_gray(np.concatenate([frame[..., :3], np.repeat(frame[..., 3:], 3, axis=-1)], axis=1))
     assert np.array_equal(unpack(side, "alpha_right"), frame)
     assert np.array_equal(join(frame[..., :3], frame[..., 3]), frame)
 

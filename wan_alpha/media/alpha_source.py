@@ -180,7 +180,7 @@ def _iter_stored(source: AlphaSource, indices: Sequence[int], depth: int) -> Ite
 
 def _iter_packed(source: AlphaSource, indices: Sequence[int], depth: int) -> Iterator[np.ndarray]:
     is_limited = matte_levels(source) == "limited"
-    for frame in iter_indices(source.foreground, indices, "rgb24", depth=depth):
+    for frame in iter_indices(source.foreground, indices, "rgb+gray", depth=depth):
         joined = packed.unpack(frame, source.packing)
         if is_limited:
             joined[..., 3] = expand_limited(joined[..., 3])

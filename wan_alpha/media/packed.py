@@ -3,7 +3,6 @@
 import numpy as np
 
 from wan_alpha.errors import ConfigError, DataError
-from wan_alpha.media.raw_frames import matte_from_rgb
 
 # Where the matte lies, seen from the colour.
 PACKINGS = ("none", "alpha_right", "alpha_left", "alpha_below", "alpha_above")
@@ -26,18 +25,22 @@ def unpacked_size(width: int, height: int, packing: str) -> tuple[int, int]:
 
 
 def unpack(frame: np.ndarray, packing: str) -> np.ndarray:
-    """Cut a packed frame in two and join the halves: (H, 2W, 3) or (2H, W, 3) -> (H, W, 4) straight RGBA.
+    """Cut a packed frame in two and join the halves: (H, 2W, 4) or (2H, W, 4) -> (H, W, 4) straight RGBA.
+
+    Args:
+        frame: R, G, B and grey, as the reader's "rgb+gray" gives them. The grey of a video is its luma: R, G and B of
+            the matte also have the chroma that halved planes carry over the seam.
 
     Raises:
         ConfigError: unknown packing.
         DataError: the frame cannot be halved.
     """
     colour, matte = split(frame, packing)
-    return join(colour, matte_from_rgb(matte))
+    return join(colour[..., :3], matte[..., 3])
 
 
 def split(frame: np.ndarray, packing: str) -> tuple[np.ndarray, np.ndarray]:
-    """The colour half and the matte half of a packed frame, both (H, W, 3). Errors as unpack."""
+    """The colour half and the matte half of a packed frame, both (H, W, C). Errors as unpack."""
     width, height = unpacked_size(frame.shape[1], frame.shape[0], packing)
     if packing in ("alpha_right", "alpha_left"):
         halves = frame[:, :width], frame[:, width:]

@@ -12,7 +12,7 @@ from wan_alpha.media import stills
 from wan_alpha.media.decode import decode
 from wan_alpha.media.premultiplied import SOURCE_STATES, unpremultiply
 from wan_alpha.media.probe import MediaInfo, probe
-from wan_alpha.media.raw_frames import CHANNELS, matte_from_rgb
+from wan_alpha.media.raw_frames import CHANNELS, matte_from_rgb, with_gray
 from wan_alpha.media.state_verdict import StateVerdict, judge_state
 
 # Frames that a verdict on a file is made from.
@@ -36,6 +36,7 @@ def iter_frames(
         path: video, still, animation or folder of frames.
         pix_fmt: "rgba", straight, alpha 255 where the file has none; "rgb24", the straight colour alone; or "gray", the
             picture as a matte: the mean of R, G and B, of a YUV video its luma; limited range (16..235) is expanded.
+            "rgb+gray": colour and matte, for pictures that hold both.
         start: first frame, counted from 0.
         num_frames: how many; None for all that follow.
         source_state: what the file holds: "straight", "premultiplied" (made straight, colour bled outwards under clear
@@ -72,7 +73,7 @@ def iter_indices(
     is_premultiplied = source_state == "premultiplied" or (
         source_state == "auto" and find_state(path).state == "premultiplied"
     )
-    if is_premultiplied and info.has_alpha and pix_fmt != "gray":
+    if is_premultiplied and info.has_alpha and "gray" not in pix_fmt:
         channels = CHANNELS[pix_fmt]
         frames = (unpremultiply(frame)[..., :channels] for frame in _iter_stored(info, indices, "rgba", depth))
     else:
@@ -126,7 +127,12 @@ def _iter_stored(info: MediaInfo, indices: Sequence[int], layout: str, depth: in
         return
     channels = CHANNELS[layout]
     for frame in stills.iter_rgba(info.path, indices, depth=depth):
-        yield matte_from_rgb(frame[..., :3]) if layout == "gray" else frame[..., :channels]
+        if layout == "gray":
+            yield matte_from_rgb(frame[..., :3])
+        elif layout == "rgb+gray":
+            yield with_gray(frame[..., :3])
+        else:
+            yield frame[..., :channels]
 
 
 def _collect(path, pix_fmt: str, start: int, num_frames: int | None, source_state: str, depth: int) -> np.ndarray:
