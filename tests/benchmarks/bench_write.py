@@ -139,12 +139,19 @@ def measure(num_frames, height, width):
 
 
 def _watched(chunks, peaks):
-    """Pass chunks on, and note each time what the child processes have taken at most."""
+    """Pass chunks on, and note each time, and at their end, what the child processes have taken at most."""
     for frames in chunks:
         yield frames
-        tasks = Path("/proc/self/task").iterdir()
-        pids = [pid for task in tasks for pid in (task / "children").read_text().split()]
-        peaks += [_high_water(pid) for pid in pids]
+        peaks += _children_peaks()
+    deadline = time.monotonic() + 10
+    while max(peaks) < 2 and time.monotonic() < deadline:  # a short clip is fed before ffmpeg has begun
+        time.sleep(0.05)
+        peaks += _children_peaks()
+
+
+def _children_peaks():
+    tasks = Path("/proc/self/task").iterdir()
+    return [_high_water(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def _high_water(pid):

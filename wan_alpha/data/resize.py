@@ -80,13 +80,17 @@ def _resize_pixels(frame: np.ndarray, size: tuple[int, int], rows: np.ndarray, c
     """Single pixels of the resized frame, (4, N) levels, in floats and premultiplied space."""
     row_places, row_weights = _filter_taps(frame.shape[0], size[0])
     column_places, column_weights = _filter_taps(frame.shape[1], size[1])
-    block = frame[row_places[rows][:, :, None], column_places[columns][:, None, :]]
-    levels = torch.from_numpy(np.ascontiguousarray(block).reshape(len(rows), -1, 4)).float()
+    places = (row_places[rows] * frame.shape[1])[:, :, None] + column_places[columns][:, None, :]
+    places = places.reshape(len(rows), -1)
+    planes = frame.transpose(2, 0, 1).reshape(4, -1)  # a copy only where the memory does not hold them so
     weights = (row_weights[rows][:, :, None] * column_weights[columns][:, None, :]).reshape(len(rows), -1)
-    coverage = torch.from_numpy(weights) * levels[..., 3]
-    alpha = coverage.sum(dim=1)
-    rgb = torch.bmm(coverage[:, None], levels[..., :3])[:, 0] / alpha.clamp(min=1e-6)[:, None]
-    return torch.cat([rgb, alpha[:, None]], dim=1).T.clamp(0.0, 255.0)
+    weights *= planes[3].take(places)
+    result = np.empty((4, len(rows)), np.float32)
+    result[3] = weights.sum(axis=1)
+    for plane, target in zip(planes[:3], result[:3], strict=True):
+        np.einsum("np,np->n", weights, plane.take(places), out=target)
+    result[:3] /= np.maximum(result[3], 1e-6)
+    return torch.from_numpy(result).clamp_(0.0, 255.0)
 
 
 @lru_cache(maxsize=64)
