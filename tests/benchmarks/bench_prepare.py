@@ -2,6 +2,8 @@
 
     python tests/benchmarks/bench_prepare.py
     python tests/benchmarks/bench_prepare.py --clips 16 --workers 1 2 4 8
+
+The time to start the processes is part of it.
 """
 
 import argparse

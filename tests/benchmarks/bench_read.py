@@ -1,4 +1,4 @@
-"""Dataset clips per second out of colour and matte pairs: this package, and the plain way (imageio, PIL); memory of long files.
+"""Dataset clips per second out of pairs: this package, and the plain way (imageio, PIL); memory of long files.
 
     python tests/benchmarks/bench_read.py
     python tests/benchmarks/bench_read.py --memory     # peak memory while 81 and 2000 frames are read

@@ -42,8 +42,8 @@ def test_prores_4444_and_xq(tmp_path, hard, profile, bits):
 
 @HEVC
 def test_hevc_with_an_alpha_layer(tmp_path, hard):
-    arguments = ["-c:v", "libx265", "-pix_fmt", "yuva420p", "-crf", 4, "-tag:v", "hvc1", "-x265-params", "log-level=error"]
-    path = encode(tmp_path / "a.mov", hard, *arguments)
+    arguments = ["-pix_fmt", "yuva420p", "-crf", 4, "-tag:v", "hvc1", "-x265-params", "log-level=error"]
+    path = encode(tmp_path / "a.mov", hard, "-c:v", "libx265", *arguments)
     info = probe(path)
     assert (info.codec, info.has_alpha, info.num_frames) == ("hevc", True, 5)
     error = alpha_error(path, hard)

@@ -33,7 +33,7 @@ class RawFrames:
         pix_fmt: ffmpeg's name of what is sent; filters: what makes it.
         shape, dtype: of one frame as sent.
         finish: makes of it the frame that was asked for.
-        places: where in the frame's first dimension the parts go that are sent one after the other; () for all in order.
+        places: of each part that is sent, its place in the first dimension of shape; () for all in order.
     """
 
     pix_fmt: str
