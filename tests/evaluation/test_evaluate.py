@@ -106,6 +106,27 @@ def test_the_reference_file_of_the_field(tmp_path, reference_dir):
     assert written["alpha"] == {"psnr": None, "ssim": 1.0}  # JSON has no infinity
 
 
+def test_lists_of_every_kind_say_how_their_rows_are_read(tmp_path):
+    """A matte beside the colour in one video: read as a pair only where the list says so."""
+    frames = drawn()
+    packed = np.concatenate([frames[..., :3], np.repeat(frames[..., 3:], 3, axis=-1)], axis=2)
+    for suffix, text in (
+        ("csv", "video,packing\na.mkv,alpha_right\n"), ("jsonl", '{"video": "a.mkv", "packing": "alpha_right"}\n'),
+    ):  # fmt: skip
+        write(tmp_path / suffix / "a.mkv", packed, stream="rgb")
+        (tmp_path / suffix / f"metadata.{suffix}").write_text(text)
+        (clip,) = find_clips(tmp_path / suffix)
+        assert (clip.name, clip.row.packing) == ("a", "alpha_right")
+
+
+def test_references_without_a_clip_are_named(tmp_path, pair, capsys):
+    for folder, names in (("preds", "a"), ("truth", "abc")):
+        for name in names:
+            write(tmp_path / folder / f"{name}.mkv", drawn())
+    run(tmp_path, tmp_path / "preds", tmp_path / "truth")
+    assert "not compared, 2 references without a clip: b, c" in capsys.readouterr().out
+
+
 def test_without_a_reference(tmp_path, pair, capsys):
     report = run(tmp_path, pair[0])
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())

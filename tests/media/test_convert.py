@@ -67,6 +67,40 @@ def test_a_folder_takes_the_rate_that_is_named(tmp_path, source, disc):
         assert image.n_frames == 9 and image.info["duration"] == 40
 
 
+def test_the_rate_that_a_manifest_names_is_kept(tmp_path, source):
+    assert convert(source, tmp_path / "out").notes == ()
+    frames = AlphaSource(tmp_path / "out")
+    assert convert(frames, tmp_path / "again.mkv").written.fps == 10
+    manifest_path(tmp_path / "out").unlink()
+    converted = convert(frames, tmp_path / "guessed.mkv")
+    assert converted.written.fps == 16 and "names no frame rate" in converted.notes[-1]
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path, source):
+    folder = tmp_path / "holidays"
+    folder.mkdir()
+    (folder / "00007.png").write_bytes(b"mine")
+    with pytest.raises(ConfigError, match="holidays: has files in it that are not of this program"):
+        convert(source, folder)
+    assert [path.read_bytes() for path in folder.iterdir()] == [b"mine"]
+    (folder / "00007.png").unlink()
+    convert(source, folder)
+    convert(source, folder, num_frames=2)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_what_a_manifest_calls_premultiplied_is_not_taken_as_straight(tmp_path, source):
+    convert(source, tmp_path / "pre.mkv", premultiplied=True)
+    with pytest.raises(ConfigError, match="its colour is premultiplied; give --source_state premultiplied"):
+        convert(AlphaSource(tmp_path / "pre.mkv"), tmp_path / "again.webp")
+
+
+def test_archives_are_written_not_read(tmp_path, source):
+    convert(source, tmp_path / "out.zip")
+    with pytest.raises(DataError, match="archives are not read; unpack it"):
+        convert(AlphaSource(tmp_path / "out.zip"), tmp_path / "again.webp")
+
+
 def test_a_pair_becomes_one_file(tmp_path, disc):
     with OpaqueWriter(tmp_path / "a_rgb.mp4", 10) as colours, MatteWriter(tmp_path / "a_alpha.mp4", 10) as mattes:
         colours.write(disc)

@@ -23,6 +23,14 @@ def send(number, at_call):
     return ListeningModule(lambda call: os.kill(os.getpid(), number) if call == at_call else None)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A shell's background jobs have SIGINT ignored, and the package leaves it so; these tests are about the others."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     folder = tmp_path_factory.mktemp("straight")

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from wan_alpha.data.doctor.checks import CHECK_NAMES
-from wan_alpha.data.doctor.repair import repair_dataset
+from wan_alpha.data.doctor.repair import check_out_dir, repair_dataset
 from wan_alpha.data.doctor.report import JSON_FILE, SHEET_FILE, print_table, write_json, write_sheet
 from wan_alpha.data.doctor.run import DoctorReport, examine_dataset, read_dataset
 from wan_alpha.errors import ConfigError
@@ -30,6 +30,8 @@ def doctor(recipe):
     if unknown := [name for name in recipe.ignore if name not in CHECK_NAMES]:
         raise ConfigError(f"ignore = {unknown[0]}: no such check; checks: {', '.join(CHECK_NAMES)}")
     dataset = read_dataset(recipe.dataset)
+    if recipe.fix is not None:
+        check_out_dir(recipe.fix, dataset)  # now, not after hours of looking at clips
     report = _examine(recipe, dataset, "checking clips", recipe.sheet_clips)
     fixed, left = None, None
     if recipe.fix is not None:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from wan_alpha.data.clips import ClipInfo, describe_clip
 from wan_alpha.data.discover import discover_sources
-from wan_alpha.data.manifest import Row, parse_row, read_manifest
+from wan_alpha.data.manifest import Row, find_manifest, parse_row, read_manifest
 from wan_alpha.errors import DataError
 from wan_alpha.media.stills import IMAGE_SUFFIXES
 
@@ -56,8 +56,8 @@ def find_clips(path) -> list[NamedClip]:
 def _clips_of_folder(folder):
     if frames := _frames_folder(folder):
         return [NamedClip(folder.name, Row(1, frames))]
-    if (folder / "metadata.csv").is_file():
-        return _clips_of_manifest(folder / "metadata.csv")
+    if manifest := find_manifest(folder):
+        return _clips_of_manifest(manifest)
     below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     generated = [(path.name, frames) for path in below if (frames := _frames_folder(path / "frames"))]
     if generated:
@@ -117,6 +117,12 @@ def pair_clips(preds: list[NamedClip], references: list[NamedClip] | None) -> li
             raise DataError(f"{clip.row.foreground}: no reference is called {clip.name}; there are {there}")
         pairs.append(_checked(clip, reference))
     return pairs
+
+
+def unused_references(pairs: list[ClipPair], references: list[NamedClip]) -> list[str]:
+    """Names of the references that no clip was compared with."""
+    used = {id(pair.reference) for pair in pairs}
+    return [clip.name for clip in references if id(clip.row) not in used]
 
 
 def _checked(pred, reference):

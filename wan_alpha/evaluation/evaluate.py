@@ -13,7 +13,7 @@ from rich.console import Console
 from wan_alpha.data.clips import iter_clip
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.evaluation import evaluation_files
-from wan_alpha.evaluation.clip_pairs import ClipPair, find_clips, pair_clips
+from wan_alpha.evaluation.clip_pairs import ClipPair, find_clips, pair_clips, unused_references
 from wan_alpha.evaluation.figure_names import BETTER, HIGH, TRANSPARENCY, Bar, check_name, flat_figures, read_bars
 from wan_alpha.losses.backbone_weights import find_backbone_weights
 from wan_alpha.losses.lpips_loss import lpips_network
@@ -77,7 +77,8 @@ def evaluate(recipe) -> EvaluationReport:
     bars = read_bars(recipe.fail_under, recipe.fail_over, measured)
     order = recipe.worst_by or ("alpha_mad" if has_reference else "flicker")
     check_name("worst_by", order, measured)
-    pairs = pair_clips(find_clips(recipe.pred), find_clips(recipe.reference) if has_reference else None)
+    references = find_clips(recipe.reference) if has_reference else None
+    pairs = pair_clips(find_clips(recipe.pred), references)
     for pair in pairs:
         if has_reference and min(pair.info.width, pair.info.height) < WINDOW:
             size = f"{pair.info.width}x{pair.info.height}"
@@ -111,6 +112,9 @@ def evaluate(recipe) -> EvaluationReport:
     ]
     missed = [one for one in bars if not one.is_met(flat.get(one.name, math.nan))]
     console.print(evaluation_files.evaluation_table(clips, flat))
+    if unused := unused_references(pairs, references or []):
+        listed = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
+        console.print(f"not compared, {len(unused)} references without a clip: {listed}", markup=False, highlight=False)
     for one in bars:
         state = "missed" if one in missed else "met"
         console.print(f"{state}: {one}; it is {flat.get(one.name, math.nan):g}", markup=False, highlight=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.media.alpha_source import AlphaSource, describe_source, iter_source
-from wan_alpha.media.embedded import read_texts
+from wan_alpha.media.embedded import SOFTWARE, read_texts
 from wan_alpha.media.formats import OutputFormat
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, read_manifest, write_manifest
 from wan_alpha.media.probe import MediaInfo, probe
@@ -65,7 +65,15 @@ def convert_clip(
         raise ConfigError(f"{output}: is the source itself; write to another name")
     if background != "checkerboard" and output_format.name != "preview":
         raise ConfigError(f"background has no effect on the format {output_format.name}; leave it out")
-    own_rate = info.fps or fps or DEFAULT_FPS
+    described = read_manifest(source.foreground)
+    if described.get("colour") == "premultiplied" and source.source_state == "straight":
+        raise ConfigError(
+            f"{source.foreground}: its manifest says that its colour is premultiplied; give --source_state premultiplied"
+        )
+    if output_format.suffix == "":
+        _refuse_foreign_folder(output)
+    # A folder of frames names no rate: it is what is asked for, else what its manifest says.
+    own_rate = info.fps or fps or described.get("fps") or DEFAULT_FPS
     rate = fps or own_rate
     indices = _chosen_frames(info, own_rate, rate, start, num_frames)
     record = _record(source, start, indices, own_rate, rate, prompt)
@@ -83,13 +91,24 @@ def convert_clip(
                 progress(done)
     (written,) = outputs.verify()
     write_manifest(written, record)
-    return ConvertedClip(written, info, tuple(_notes(info, output_format, rate, own_rate)))
+    notes = list(_notes(info, output_format, rate, own_rate))
+    if not (info.fps or described.get("fps") or fps or info.is_still):
+        notes.append(f"{info.path} names no frame rate: {rate:g} per second were taken; --fps says another")
+    return ConvertedClip(written, info, tuple(notes))
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    """Frames go into a folder that is new, empty, or was written by this package: nothing else may be lost in it."""
+    if folder.is_dir() and any(folder.iterdir()) and read_manifest(folder).get("software") != SOFTWARE:
+        raise ConfigError(f"{folder}: has files in it that are not of this program; give a new folder")
 
 
 def _chosen_frames(info: MediaInfo, own_rate: float, rate: float, start: int, num_frames: int | None) -> list[int]:
     """Numbers of the source's frames, ascending, a frame as often as it is shown."""
     end = info.num_frames if num_frames is None else start + num_frames
-    if start >= info.num_frames or end > info.num_frames:
+    if start >= info.num_frames:
+        raise DataError(f"{info.path}: start = {start}, the file has {info.num_frames} frames, 0 to {info.num_frames - 1}")
+    if end > info.num_frames:
         raise DataError(f"{info.path}: frames {start} to {end - 1} were asked for, the file has {info.num_frames}")
     if info.num_frames == 1 or (rate == own_rate and not info.is_variable_rate):
         return list(range(start, end))

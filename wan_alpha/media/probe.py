@@ -75,6 +75,8 @@ def probe(path) -> MediaInfo:
     state = path.stat()
     if state.st_size == 0:
         raise DataError(f"{path}: the file is empty (0 bytes)")
+    if path.suffix.lower() == ".zip":
+        raise DataError(f"{path}: archives are not read; unpack it and give the folder of frames")
     # Keyed by size and time as well, so that a rewritten file is looked at again.
     return _probe_file(path, state.st_mtime_ns, state.st_size)
 

@@ -57,6 +57,20 @@ class RepairReport:
         }
 
 
+def check_out_dir(out_dir, dataset: Dataset) -> Path:
+    """The folder for repaired files, if it is new or empty and outside the dataset.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    out_dir = Path(out_dir)
+    if out_dir.resolve().is_relative_to(dataset.root.resolve()):
+        raise ConfigError(f"{out_dir}: repaired files must lie outside the dataset {dataset.root}")
+    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise ConfigError(f"{out_dir}: give --fix a new folder; this one has files in it")
+    return out_dir
+
+
 def repair_dataset(
     dataset: Dataset,
     report: DoctorReport,
@@ -75,11 +89,7 @@ def repair_dataset(
         ConfigError: out_dir lies in the dataset or has files in it.
         DataError: no row can be kept.
     """
-    out_dir = Path(out_dir)
-    if out_dir.resolve().is_relative_to(dataset.root.resolve()):
-        raise ConfigError(f"{out_dir}: repaired files must lie outside the dataset {dataset.root}")
-    if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
-        raise ConfigError(f"{out_dir}: give --fix a new folder; this one has files in it")
+    out_dir = check_out_dir(out_dir, dataset)
     start_dataset(out_dir)
     names = unique_names(_stem(row) for row in dataset.rows)
     jobs = [
