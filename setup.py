@@ -32,6 +32,6 @@ setup(
         "rich",
         "scipy",
     ],
-    extras_require={"test": ["pytest>=8"]},
+    extras_require={"test": ["pytest>=8"], "ui": ["gradio>=6.31,<7"]},
     entry_points={"console_scripts": ["wan-alpha = wan_alpha.cli.main:main"]},
 )

@@ -50,7 +50,7 @@ class Page:
                 require_chromium(), "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
                 "--no-first-run", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync",
                 "--disable-component-update", "--mute-audio", "--hide-scrollbars",
-                "--autoplay-policy=no-user-gesture-required", "--host-resolver-rules=MAP * ~NOTFOUND",
+                "--autoplay-policy=no-user-gesture-required", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
                 f"--user-data-dir={self._profile.name}", "about:blank",
             ],
             preexec_fn=give_pipes,  # noqa: PLW1509 - two calls of dup2 wait for no lock
@@ -121,6 +121,17 @@ class Page:
         """Open a file from disk."""
         self.call("Page.navigate", url=Path(path).resolve().as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+
+    def visit(self, address):
+        """Open a page of a server on this machine."""
+        self.call("Page.navigate", url=address)
+        self.wait(f"document.readyState === 'complete' && location.href.startsWith({json.dumps(address)})")
+
+    def choose_file(self, selector, path):
+        """Give a file to an <input type=file>, as by its dialogue."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def evaluate(self, script):
         """The value of an expression in the page; a promise is waited for."""

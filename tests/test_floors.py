@@ -37,6 +37,7 @@ ONLY_IN = {
     "diffsynth.pipelines": ("models",),
     "accelerate": ("training",),
     "peft": ("models",),
+    "gradio": ("cli",),
 }
 
 # Cleaning up half-written files, then raising again: an interrupt must not leave them behind either.

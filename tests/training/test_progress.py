@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from wan_alpha.training.progress import StepProgress
+from wan_alpha.training.progress import StepProgress, watch_progress
 
 
 def run(terminal, enabled=True, total=40):
@@ -30,3 +30,13 @@ def test_plain_output_is_a_few_lines():
 def test_unknown_total_and_other_processes():
     assert "loss 0.5" in run(terminal=False, total=None)
     assert run(terminal=False, enabled=False) == run(terminal=True, enabled=False) == ""
+
+
+def test_a_watcher_is_told_what_is_shown_while_it_watches():
+    told = []
+    quiet = StepProgress("decoding", total=3, enabled=False, unit="frames")
+    with watch_progress(lambda *step: told.append(step[:3])):
+        quiet.update(1)
+        quiet.update(3, total=4)
+    quiet.update(4)
+    assert told == [("decoding", 1, 3), ("decoding", 3, 4)]

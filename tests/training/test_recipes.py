@@ -20,6 +20,7 @@ from wan_alpha.training.recipes import (
     ReportRecipe,
     TrainDiTRecipe,
     TrainVAERecipe,
+    UiRecipe,
     ValidateVAERecipe,
 )
 
@@ -31,7 +32,7 @@ GENERATE = {
 }  # fmt: skip
 RECIPE_CLASSES = (
     DemoRecipe, ProbeRecipe, DoctorRecipe, PrepareRecipe, ConvertRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe,
-    TrainDiTRecipe, GenerateRecipe, EvaluateRecipe, ReportRecipe,
+    TrainDiTRecipe, GenerateRecipe, EvaluateRecipe, ReportRecipe, UiRecipe,
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "generate": (recipes.GenerateRecipe, "wan_alpha.inference.generate", "generate"),
     "evaluate": (recipes.EvaluateRecipe, "wan_alpha.evaluation.evaluate", "evaluate"),
     "report": (recipes.ReportRecipe, "wan_alpha.evaluation.report", "report"),
+    "ui": (recipes.UiRecipe, "wan_alpha.cli.ui.serve", "serve"),
 }
 # Other names of a command's options, and options that may be given by their place.
 ALIASES = {
@@ -35,6 +36,7 @@ ALIASES = {
     "evaluate": {"output_dir": "--out"},
     "probe": {"print_json": "--json"},
     "report": {"output_dir": "--out"},
+    "ui": {"output_dir": "--out", "open_browser": "--open"},
 }
 POSITIONALS = {
     "probe": ("file",),

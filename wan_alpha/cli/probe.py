@@ -18,7 +18,17 @@ _BINS = 8
 
 
 def probe_file(recipe):
-    """Examine a ProbeRecipe's file and print what was found; returns the Examination.
+    """Examine a ProbeRecipe's file and print what was found; returns the Examination. Errors as examine_file."""
+    found, matte = examine_file(recipe)
+    if recipe.print_json:
+        print(json.dumps(found.as_dict() | {"matte": str(matte) if matte else None}, indent=1))
+    else:
+        _print_table(found, matte)
+    return found
+
+
+def examine_file(recipe):
+    """Examine a ProbeRecipe's file; returns the Examination, and the matte that was used or None.
 
     Raises:
         ConfigError: matte and packing together.
@@ -33,20 +43,13 @@ def probe_file(recipe):
     source = AlphaSource(recipe.file, matte, recipe.packing)
     total = info.num_frames if recipe.frames is None else min(recipe.frames, info.num_frames)
     with StepProgress("decoding", total, unit="frames", enabled=not recipe.print_json) as bar:
-        found = examine(source, recipe.frames, bar.update)
-    if recipe.print_json:
-        print(json.dumps(found.as_dict() | {"matte": str(matte) if matte else None}, indent=1))
-    else:
-        _print_table(found, matte)
-    return found
+        return examine(source, recipe.frames, bar.update), matte
 
 
-def _print_table(found, matte):
+def describe(found, matte):
+    """What was found as {name: text}, in the order of the table."""
     info, shares = found.info, found.shares
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    rows = {
+    return {
         "file": str(info.path),
         "codec": f"{info.codec}, {info.pix_fmt}, {info.bit_depth} bits per channel",
         "colour": f"matrix {info.color_matrix or 'not said'}, range {info.color_range or 'not said'}",
@@ -59,12 +62,18 @@ def _print_table(found, matte):
         "opaque": f"{shares['opaque']:.2%}",
         "colour is": f"{found.state.state} ({found.state.evidence})",
     }
-    for name, value in rows.items():
+
+
+def _print_table(found, matte):
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in describe(found, matte).items():
         table.add_row(name, value)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     if found.alpha_survives is not None:
-        for line in _histogram(found.alpha_counts):
+        for line in histogram(found.alpha_counts):
             console.print(line)
     for warning in found.warnings:
         console.print(f"warning: {warning}")
@@ -93,7 +102,7 @@ def _survival(found):
     return f"{found.num_examined} frame(s); {state}: {levels} level(s) from {low} to {high}"
 
 
-def _histogram(counts):
+def histogram(counts):
     """Lines of a bar chart: clear, the semi-transparent levels in equal bins, opaque."""
     edges = [round(1 + 254 * place / _BINS) for place in range(_BINS + 1)]
     bins = [("0", counts[0])]

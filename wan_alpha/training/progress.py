@@ -1,11 +1,24 @@
 """What a run shows while it runs: a bar in a terminal, a plain line now and then elsewhere."""
 
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_INTERVAL = 15.0  # seconds
+_WATCHER = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watch_progress(watcher):
+    """While it lasts, each StepProgress of this thread also calls watcher(description, done, total, figure)."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
 
 
 class StepProgress:
@@ -49,6 +62,8 @@ class StepProgress:
         elapsed = time.monotonic() - self._started
         rate = (done - self._first) / elapsed if elapsed > 0 else 0.0
         figure = f"{figure} {rate:.2f} {self.unit}/s".strip()
+        if (watcher := _WATCHER.get()) is not None:
+            watcher(self.description, done, self.total, figure)
         if self._bar is not None:
             self._bar.update(self._task, total=self.total, completed=done, figure=figure)
         elif self._enabled and (done == self.total or self._line_is_due()):

@@ -314,6 +314,14 @@ class ReportRecipe(Recipe):
     max_frames: int | None = Field(None, ge=1, description="frames shown of each clip, from the start; none = all")
 
 
+class UiRecipe(Command):
+    """Open a page on this machine to probe, convert, check, generate and report with the mouse. Needs the extra ui."""
+
+    output_dir: Path = Field(Path("wan_alpha_ui"), description="folder that the page's results are written to")
+    port: int = Field(7860, ge=0, le=65535, description="port on 127.0.0.1; 0 = any that is free")
+    open_browser: bool = Field(False, description="open the page in the browser")
+
+
 class DemoRecipe(Recipe):
     """Train a tiny model in both stages on this machine and generate transparent clips, in minutes."""
 

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,13 +26,9 @@ def print_table(report: DoctorReport, console: Console | None = None) -> None:
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     table = Table("row", "file", "check", "finding", "--fix")
-    for row in report.reports:
-        for finding in row.findings:
-            if not finding.is_clean:
-                check = Text(f"{finding.severity} {finding.check}", _STYLES[finding.severity])
-                # Text, not markup: a file's name may hold brackets.
-                cells = Text(finding.file), check, Text(finding.message.partition("\n")[0]), finding.repair or ""
-                table.add_row(str(row.index), *cells)
+    for row, file, check, message, repair in finding_rows(report):
+        # Text, not markup: a file's name may hold brackets.
+        table.add_row(str(row), Text(file), Text(check, _STYLES[check.partition(" ")[0]]), Text(message), repair)
     if table.row_count:
         console.print(table)
     notes = Counter(finding.check for row in report.reports for finding in row.findings if finding.is_clean)
@@ -39,6 +36,15 @@ def print_table(report: DoctorReport, console: Console | None = None) -> None:
         counted = ", ".join(f"{check} {count}" for check, count in notes.items())
         console.print(f"notes: {counted}", highlight=False, markup=False)
     console.print(summary(report), highlight=False, markup=False)
+
+
+def finding_rows(report: DoctorReport) -> Iterator[tuple[int, str, str, str, str]]:
+    """(row, file, "severity check", message, repair or "") of every error and warning."""
+    for row in report.reports:
+        for finding in row.findings:
+            if not finding.is_clean:
+                check, message = f"{finding.severity} {finding.check}", finding.message.partition("\n")[0]
+                yield row.index, finding.file, check, message, finding.repair or ""
 
 
 def summary(report: DoctorReport) -> str:
