@@ -129,6 +129,7 @@ class Page:
 
     def choose_file(self, selector, path):
         """Give a file to an <input type=file>, as by its dialogue."""
+        self.wait(f"!!document.querySelector({json.dumps(selector)})")
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])

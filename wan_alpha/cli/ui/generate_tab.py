@@ -23,7 +23,7 @@ def add_generate_tab(place):
         num_steps = gr.Number(None, label="Sampling steps; empty = the recipe's", precision=0,
                               elem_id="generate-steps")  # fmt: skip
         seed = gr.Number(None, label="Seed; empty = the recipe's", precision=0)
-    with gr.Accordion("Weights, where they are not the recipe's", open=False):
+    with gr.Accordion("Weights, where they are not the recipe's", open=False, elem_id="generate-weights"):
         wan = gr.Textbox(label="Wan folder", elem_id="generate-wan")
         base_vae = gr.Textbox(label="Wan VAE", elem_id="generate-base-vae")
         rgba_weights = gr.Textbox(label="RGBA VAE", elem_id="generate-rgba-weights")
