@@ -196,6 +196,11 @@ def test_a_report_is_made_and_opened_again(page, material):
     page.wait(f"document.querySelector('#report-result iframe').src !== {first!r}")
     shown(page, "report-result")
     page.wait(f"{report}?.querySelectorAll('canvas[data-clip]').length === 1")
+    page.evaluate("document.querySelector('#report-result iframe').scrollIntoView()")  # it draws what is in sight
+    canvas = f"{report}.querySelector('canvas[data-clip]')"
+    page.wait(f"{canvas}.dataset.shows && {canvas}.width > 0")
+    middle = f"{canvas}.getContext('2d').getImageData({canvas}.width * 0.4, {canvas}.height / 2, 1, 1).data"
+    page.wait(f"({middle})[0] > 200 && ({middle})[1] < 60")
 
 
 @pytest.mark.parametrize("tab", ["Probe", "Convert", "Dataset", "Generate", "Reports"])

@@ -2,7 +2,6 @@
 
 from starlette.responses import PlainTextResponse
 
-
 _NAMES = ("127.0.0.1", "localhost")
 # Nothing but what this server gives; gradio's page needs inline scripts and evaluates its own templates.
 _POLICY = (
