@@ -60,7 +60,8 @@ def build_parser():
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (recipe_class, _, _) in COMMANDS.items():
         summary, places = recipe_class.__doc__.strip(), POSITIONALS.get(name, ())
-        usage = " ".join([f"wan-alpha {name}", *places, "[--config FILE] [--option VALUE ...]"])
+        shown = [place if recipe_class.model_fields[place].is_required() else f"[{place}]" for place in places]
+        usage = " ".join([f"wan-alpha {name}", *shown, "[--config FILE] [--option VALUE ...]"])
         command = commands.add_parser(
             name, help=summary, description=summary, usage=usage, epilog=EPILOG, allow_abbrev=False
         )

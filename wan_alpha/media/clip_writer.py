@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -62,19 +63,13 @@ class ClipWriter:
         Raises:
             DataError: wrong shape, type or size, or writing failed; what was written is gone then.
         """
-        try:
+        with self._undone_by_errors():
             check_frames(self.path, frames, self._size)
             if self._size is None:
                 self._size = frames.shape[1:3]
                 self._begin(*self._size)
             frames = to_depth(frames, self.depth)
             self._append(premultiply(require_rgba(self.path, frames)) if self.premultiplied else frames)
-        except OSError as error:
-            self._give_up()
-            raise DataError(f"{self.path}: writing failed ({error})") from error
-        except BaseException:
-            self._give_up()
-            raise
         self.num_frames += len(frames)
 
     def close(self) -> None:
@@ -83,20 +78,26 @@ class ClipWriter:
         Raises:
             DataError: no frame was written, or writing failed; nothing of it is left then.
         """
-        try:
+        with self._undone_by_errors():
             if self._size is None:
                 raise DataError(f"{self.path}: no frames were written")
             self._finish()
+
+    def abort(self) -> None:
+        """Stop and remove what was written so far; harmless when nothing was."""
+        raise NotImplementedError
+
+    @contextmanager
+    def _undone_by_errors(self):
+        """What was written goes when anything fails within; the disk's refusals become DataErrors."""
+        try:
+            yield
         except OSError as error:
             self._give_up()
             raise DataError(f"{self.path}: writing failed ({error})") from error
         except BaseException:
             self._give_up()
             raise
-
-    def abort(self) -> None:
-        """Stop and remove what was written so far; harmless when nothing was."""
-        raise NotImplementedError
 
     def _give_up(self) -> None:
         self.abort()
