@@ -165,7 +165,9 @@ def test_a_hostile_packet_is_not_expanded(tmp_path, disc):
 def test_opaque_sources_and_opaque_outputs_are_told(tmp_path, source, disc):
     assert "holds no alpha" in convert(source, tmp_path / "p.mp4", "preview").notes[0]
     assert "opaque everywhere" in convert(AlphaSource(tmp_path / "p.mp4"), tmp_path / "o.webp").notes[0]
-    assert "no semi-transparent" in convert(source, tmp_path / "g.gif").notes[0]
+    binary = convert(source, tmp_path / "g.gif")
+    assert "no semi-transparent" in binary.notes[0]
+    assert binary.written.alpha_summary == "alpha exact once made clear or opaque (semi-transparency is not kept)"
 
 
 def test_what_makes_no_sense_is_refused(tmp_path, source, disc):

@@ -216,7 +216,7 @@ def _summary(clip):
         f"{clip.folder}: {shares.clear:.0%} clear, {shares.semi_transparent:.0%} semi-transparent, "
         f"{shares.opaque:.0%} opaque"
     ]
-    return "\n".join([*lines, *(f"  {one.path.name}: {one.alpha_error}" for one in clip.outputs if one.alpha_error)])
+    return "\n".join([*lines, *(f"  {one.path.name}: {one.alpha_summary}" for one in clip.outputs if one.alpha_error)])
 
 
 def _free_memory(device):

@@ -50,8 +50,16 @@ class WrittenOutput:
             "colour": "premultiplied" if self.premultiplied else "straight", "alpha_error": error,
         }  # fmt: skip
 
+    @property
+    def alpha_summary(self) -> str:
+        """What became of alpha, for people."""
+        if self.alpha_error is None:
+            return "opaque, no alpha"
+        limit = " once made clear or opaque (semi-transparency is not kept)" if self.output_format.is_binary else ""
+        return f"{self.alpha_error}{limit}"
+
     def __str__(self) -> str:
-        return f"{self.path} ({self.output_format.name}): {self.alpha_error or 'opaque, no alpha'}"
+        return f"{self.path} ({self.output_format.name}): {self.alpha_summary}"
 
 
 class ClipOutputs:
