@@ -1,6 +1,6 @@
 """Decoder LoRA: one convolution with weights composed per step, against a second convolution beside every first.
 
-    python tests/benchmarks/bench_decoder_lora.py --width 96 --size 64 --num_frames 9 --rank 128
+python tests/benchmarks/bench_decoder_lora.py --width 96 --size 64 --num_frames 9 --rank 128
 """
 
 import copy

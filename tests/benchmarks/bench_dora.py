@@ -1,6 +1,6 @@
 """One training step through a block's linear layers: with LoRA, with PEFT's DoRA and with the factored DoRA.
 
-    python tests/benchmarks/bench_dora.py --width 1536 --hidden 8960 --num_tokens 128 --rank 32
+python tests/benchmarks/bench_dora.py --width 1536 --hidden 8960 --num_tokens 128 --rank 32
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """The Wan VAE over a whole clip, in chunks of one latent frame, and in diffsynth's frame groups.
 
-    python tests/benchmarks/bench_whole_clip.py --width 96 --size 64 --num_frames 17
+python tests/benchmarks/bench_whole_clip.py --width 96 --size 64 --num_frames 17
 """
 
 import torch

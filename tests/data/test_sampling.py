@@ -156,7 +156,9 @@ def test_colour_and_alpha_get_the_same_geometry():
         g = choose_geometry((40, 30), (24, 24), 5, generator(seed), augment=True, pan=bool(seed % 2))
         rgb, _ = render_clip(frames, range(5), g)
         _, alpha = render_clip(as_alpha, range(5), g)
-        torch.testing.assert_close((rgb[:1] + 1) / 2, alpha, atol=1.01 / 255, rtol=0)  # opaque colour comes in whole levels
+        torch.testing.assert_close(
+            (rgb[:1] + 1) / 2, alpha, atol=1.01 / 255, rtol=0
+        )  # opaque colour comes in whole levels
 
 
 def test_seeds_depend_on_every_part():

@@ -24,7 +24,9 @@ def lossless(path, clip, stream="rgba"):
 def packed_file(path, clip, packing):
     colour, matte = clip[..., :3], np.repeat(clip[..., 3:], 3, axis=-1)
     halves = (colour, matte) if packing in ("alpha_right", "alpha_below") else (matte, colour)
-    return encode(path, np.concatenate(halves, axis=2 if "t" in packing[-5:] else 1), "-c:v", "ffv1", "-pix_fmt", "bgr0")
+    return encode(
+        path, np.concatenate(halves, axis=2 if "t" in packing[-5:] else 1), "-c:v", "ffv1", "-pix_fmt", "bgr0"
+    )
 
 
 def pair(folder, clip):

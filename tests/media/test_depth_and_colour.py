@@ -43,7 +43,11 @@ def test_deep_rgba_keeps_every_level(tmp_path, pix_fmt, bits):
 def test_deep_alpha_beside_yuv_is_rounded_not_cut(tmp_path, pix_fmt, bits):
     clip, levels, top = ramp(bits)
     chroma = levels[:, ::2, ::2] if "420" in pix_fmt else levels
-    planes = [np.full_like(levels, top // 2), np.full_like(chroma, (top + 1) // 2), np.full_like(chroma, (top + 1) // 2)]
+    planes = [
+        np.full_like(levels, top // 2),
+        np.full_like(chroma, (top + 1) // 2),
+        np.full_like(chroma, (top + 1) // 2),
+    ]
     raw = b"".join(plane[t].astype("<u2").tobytes() for t in range(2) for plane in [*planes, levels])
     path = tmp_path / "deep.mkv"
     run_ffmpeg(

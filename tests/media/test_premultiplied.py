@@ -79,7 +79,11 @@ CASES = {
     "straight": (lambda disc: disc, "straight", "brighter than their alpha"),
     "premultiplied": (premultiply, "premultiplied", "times alpha"),
     "straight, too dark to exceed alpha": (dark, "straight", "levels away"),
-    "premultiplied and dark": (lambda disc: premultiply(disc // np.array([8, 8, 8, 1], np.uint8)), "premultiplied", "times alpha"),
+    "premultiplied and dark": (
+        lambda disc: premultiply(disc // np.array([8, 8, 8, 1], np.uint8)),
+        "premultiplied",
+        "times alpha",
+    ),
     "black": (lambda disc: disc * np.array([0, 0, 0, 1], np.uint8), "unknown", "too dark"),
     "nothing semi-transparent": (opaque, "unknown", "only 0 semi-transparent"),
     "premultiplied, nothing opaque": (lambda disc: premultiply(faint(disc)), "unknown", "nothing opaque"),

@@ -1,12 +1,12 @@
 """The files of a dataset that the toolkit writes.
 
-    out/
-      metadata.csv         video_fgr, video_pha, prompt, type, num_frames, width, height, fps
-      metadata.jsonl       the same
-      videos/NAME_rgb.*    straight colour
-      videos/NAME_alpha.*  the matte
-      stills/NAME.png      straight RGBA, type "static"
-      skipped.csv          row, file, reason: what was left out, if anything was
+out/
+  metadata.csv         video_fgr, video_pha, prompt, type, num_frames, width, height, fps
+  metadata.jsonl       the same
+  videos/NAME_rgb.*    straight colour
+  videos/NAME_alpha.*  the matte
+  stills/NAME.png      straight RGBA, type "static"
+  skipped.csv          row, file, reason: what was left out, if anything was
 """
 
 import csv

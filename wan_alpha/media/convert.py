@@ -107,7 +107,9 @@ def _chosen_frames(info: MediaInfo, own_rate: float, rate: float, start: int, nu
     """Numbers of the source's frames, ascending, a frame as often as it is shown."""
     end = info.num_frames if num_frames is None else start + num_frames
     if start >= info.num_frames:
-        raise DataError(f"{info.path}: start = {start}, the file has {info.num_frames} frames, 0 to {info.num_frames - 1}")
+        raise DataError(
+            f"{info.path}: start = {start}, the file has {info.num_frames} frames, 0 to {info.num_frames - 1}"
+        )
     if end > info.num_frames:
         raise DataError(f"{info.path}: frames {start} to {end - 1} were asked for, the file has {info.num_frames}")
     if info.num_frames == 1 or (rate == own_rate and not info.is_variable_rate):

@@ -46,7 +46,9 @@ def unpremultiply(frame: np.ndarray) -> np.ndarray:
 def _nearest_that_fits(wanted: np.ndarray, stored: np.ndarray, top: int) -> np.ndarray:
     """The level F nearest to the wanted one, both (N, 3), that premultiply turns into the stored P, (N, 4) with alpha."""
     alpha = stored[:, 3:].astype(np.int64)
-    scaled = stored[:, :3].astype(np.int64) * top - top // 2  # premultiply rounds: P*top <= F*a + top // 2 < (P + 1)*top
+    scaled = (
+        stored[:, :3].astype(np.int64) * top - top // 2
+    )  # premultiply rounds: P*top <= F*a + top // 2 < (P + 1)*top
     divisor = np.maximum(alpha, 1)
     low, high = -(-scaled // divisor), (scaled + top - 1) // divisor
     return np.where(alpha > 0, np.clip(wanted, low, high), wanted).clip(0, top)

@@ -1,11 +1,11 @@
 """The folder of a run's checkpoints: committed whole, verified, kept by rule. Needs no torch.
 
-    checkpoints/
-    ├── .step_00000500.partial/     being written; left by a dead process, and removed by the next
-    ├── step_00000500/              renamed when its files are on the disk ...
-    │   ├── model.safetensors, optimizer.safetensors, ..., state.json
-    │   └── complete.json           ... and whole only with this, the last: every file's size and SHA-256
-    └── step_00000400.damaged/      what was found not to be what it was written as
+checkpoints/
+├── .step_00000500.partial/     being written; left by a dead process, and removed by the next
+├── step_00000500/              renamed when its files are on the disk ...
+│   ├── model.safetensors, optimizer.safetensors, ..., state.json
+│   └── complete.json           ... and whole only with this, the last: every file's size and SHA-256
+└── step_00000400.damaged/      what was found not to be what it was written as
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The bytes of a safetensors file, one tensor after the other, for whoever writes, hashes or counts them himself.
 
-    8 bytes: length of the header, little-endian | JSON header, padded with spaces to a multiple of 8 | tensors
-    (the format: https://github.com/huggingface/safetensors#format)
+8 bytes: length of the header, little-endian | JSON header, padded with spaces to a multiple of 8 | tensors
+(the format: https://github.com/huggingface/safetensors#format)
 """
 
 import json

@@ -14,9 +14,7 @@ def outside_link(evidence: Evidence) -> Iterator[Finding]:
     """A link that leads out of the dataset's folder: the dataset is not whole when it moves."""
     for file in evidence.row.files:
         if target := leaves_root(file, evidence.root):
-            yield Finding(
-                "outside_link", "warning", file.name, f"a link that leaves the dataset's folder, to {target}"
-            )
+            yield Finding("outside_link", "warning", file.name, f"a link that leaves the dataset's folder, to {target}")
 
 
 def no_alpha(evidence: Evidence) -> Iterator[Finding]:

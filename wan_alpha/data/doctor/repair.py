@@ -19,8 +19,8 @@ from wan_alpha.data.dataset_files import (
 )
 from wan_alpha.data.doctor.findings import Finding
 from wan_alpha.data.doctor.pairing import find_lost_matte
-from wan_alpha.data.doctor.streams import iter_joined, open_pair
 from wan_alpha.data.doctor.run import Dataset, DoctorReport
+from wan_alpha.data.doctor.streams import iter_joined, open_pair
 from wan_alpha.data.manifest import BadRow, Row
 from wan_alpha.data.parallel import map_rows
 from wan_alpha.errors import ConfigError, DataError

@@ -1,0 +1,52 @@
+"""The recipe of each command, one class each. Light on purpose: the command line builds its options from these."""
+
+from wan_alpha.training.recipes.demo import DemoRecipe
+from wan_alpha.training.recipes.dit import (
+    ADAPTER_TARGETS,
+    AdapterSettings,
+    CacheData,
+    CacheModel,
+    CacheRecipe,
+    ObjectiveSettings,
+    TrainDiTModel,
+    TrainDiTRecipe,
+    TrainDiTSettings,
+)
+from wan_alpha.training.recipes.generate import GenerateModel, GenerateRecipe
+from wan_alpha.training.recipes.judging import EvaluateRecipe, ReportRecipe, UiRecipe
+from wan_alpha.training.recipes.media import ConvertRecipe, DoctorRecipe, PrepareRecipe, ProbeRecipe
+from wan_alpha.training.recipes.shared import Background, ClipData, FormatName, LimitSettings, RGBAVAEModel, WanSource
+from wan_alpha.training.recipes.vae import LossSettings, TrainVAEData, TrainVAEModel, TrainVAERecipe, ValidateVAERecipe
+
+__all__ = [
+    "ADAPTER_TARGETS",
+    "AdapterSettings",
+    "Background",
+    "CacheData",
+    "CacheModel",
+    "CacheRecipe",
+    "ClipData",
+    "ConvertRecipe",
+    "DemoRecipe",
+    "DoctorRecipe",
+    "EvaluateRecipe",
+    "FormatName",
+    "GenerateModel",
+    "GenerateRecipe",
+    "LimitSettings",
+    "LossSettings",
+    "ObjectiveSettings",
+    "PrepareRecipe",
+    "ProbeRecipe",
+    "RGBAVAEModel",
+    "ReportRecipe",
+    "TrainDiTModel",
+    "TrainDiTRecipe",
+    "TrainDiTSettings",
+    "TrainVAEData",
+    "TrainVAEModel",
+    "TrainVAERecipe",
+    "UiRecipe",
+    "ValidateVAERecipe",
+    "WanSource",
+]
