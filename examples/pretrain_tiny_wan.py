@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from wan_alpha.alpha.composite import BACKGROUND_COLOR_NAMES, BACKGROUND_COLORS, hard_render, soft_render
 from wan_alpha.data.synthetic import draw_shape_clip, random_shape_clip
-from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
+from wan_alpha.models.base_vae import WAN21_VAE, load_base_vae
 from wan_alpha.models.causal_vae import decoder_frames, encoder_features, run_blocks
 from wan_alpha.models.tiny import DIT_SIZES, VOCABULARY_SIZE, build_tiny_dit, build_tiny_text_encoder, build_tiny_vae
 from wan_alpha.models.wan import load_tokenizer, load_wan, predict_velocity
@@ -210,8 +210,8 @@ def fold_latent_statistics(vae, generator, num_clips=64):
     """
     means = [encode_mean(vae, training_video(generator, CLIP_FRAMES)[None]) for _ in range(num_clips)]
     values = torch.cat(means).transpose(0, 1).flatten(1)
-    scale = torch.tensor(LATENT_STD) / values.std(dim=1)
-    offset = torch.tensor(LATENT_MEAN) - scale * values.mean(dim=1)
+    scale = torch.tensor(WAN21_VAE.latent_std) / values.std(dim=1)
+    offset = torch.tensor(WAN21_VAE.latent_mean) - scale * values.mean(dim=1)
     channels = slice(0, vae.z_dim)
     vae.conv1.weight[channels] *= scale.view(-1, 1, 1, 1, 1)
     vae.conv1.bias[channels] = vae.conv1.bias[channels] * scale + offset
@@ -261,7 +261,7 @@ def write_tokenizer(folder):
 def dit_dataset(vae, seed, num_clips, batch=8):
     """Normalised latents (N, 16, t, h, w) of soft renders over the eight colours, and their captions."""
     videos, latents, captions = [], [], []
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (LATENT_MEAN, LATENT_STD))
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (WAN21_VAE.latent_mean, WAN21_VAE.latent_std))
     for index in range(num_clips):
         generator = torch.Generator().manual_seed(seed + index)
         clip = random_shape_clip(generator)

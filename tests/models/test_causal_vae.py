@@ -1,8 +1,9 @@
-"""One pass over a clip, chunks of it, and diffsynth's frame groups give the same numbers and gradients."""
+"""One pass over a clip, chunks of it, and diffsynth's frame groups: the same numbers and gradients, for both Wan VAEs."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from wan22 import lively_wan22_vae
 
 from wan_alpha.models.base_vae import load_base_vae
 from wan_alpha.models.causal_vae import (
@@ -16,14 +17,17 @@ from wan_alpha.models.causal_vae import (
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def vae(reference_dir):
-    return load_base_vae(reference_dir / "base_vae.safetensors")
+@pytest.fixture(scope="module", params=["wan21", "wan22"])
+def vae(request, reference_dir):
+    return load_base_vae(reference_dir / "base_vae.safetensors") if request.param == "wan21" else lively_wan22_vae()
 
 
 @pytest.fixture(scope="module")
-def clip(reference_dir):
-    return load_file(reference_dir / "rgba_vae_io.safetensors")["rgb"]
+def clip(reference_dir, vae):
+    """Frames of 4x5 latent cells."""
+    if vae.z_dim == 16:
+        return load_file(reference_dir / "rgba_vae_io.safetensors")["rgb"]
+    return torch.randn(1, 3, 9, 64, 80, generator=torch.Generator().manual_seed(3)).clamp(-1, 1)
 
 
 def mean_of(vae, features):
@@ -35,19 +39,19 @@ def decode_in_chunks(decoder, z, chunk_size):
     return torch.cat([decoder_frames(decoder, chunk, state) for chunk in z.split(chunk_size, dim=2)], dim=2)
 
 
-def identity_scale():
-    return [torch.zeros(16), torch.ones(16)]
+def identity_scale(vae):
+    return [torch.zeros(vae.z_dim), torch.ones(vae.z_dim)]
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 9])
 @torch.no_grad()
 def test_equals_diffsynth_frame_groups(vae, clip, num_frames):
     video = clip[:, :, :num_frames]
-    expected = vae.encode(video, identity_scale())
+    expected = vae.encode(video, identity_scale(vae))
     raw = mean_of(vae, encoder_features(vae.encoder, video))
     torch.testing.assert_close(raw, expected, atol=TOLERANCE, rtol=0)
     frames = decoder_frames(vae.decoder, vae.conv2(raw))
-    torch.testing.assert_close(frames, vae.decode(expected, identity_scale()), atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(frames, vae.decode(expected, identity_scale(vae)), atol=TOLERANCE, rtol=0)
     vae.clear_cache()
 
 
@@ -65,7 +69,7 @@ def test_chunks_equal_the_whole_clip(vae, clip, chunk_size):
 
 def test_gradients_agree_three_ways(vae, clip):
     """Gradients with respect to the video (through the encoder) and the latents (through the decoder)."""
-    probe = torch.randn(1, 16, 3, 4, 5, generator=torch.Generator().manual_seed(1))
+    probe = torch.randn(1, vae.z_dim, 3, 4, 5, generator=torch.Generator().manual_seed(1))
 
     def through_encoder(encode):
         video = clip.clone().requires_grad_()
@@ -78,12 +82,12 @@ def test_gradients_agree_three_ways(vae, clip):
         return z.grad
 
     encoders = [
-        lambda video: vae.encode(video, identity_scale()),
+        lambda video: vae.encode(video, identity_scale(vae)),
         lambda video: mean_of(vae, encoder_features(vae.encoder, video)),
         lambda video: mean_of(vae, encoder_features_chunked(vae.encoder, video, 1)),
     ]
     decoders = [
-        lambda z: vae.decode(z, identity_scale()),
+        lambda z: vae.decode(z, identity_scale(vae)),
         lambda z: decoder_frames(vae.decoder, vae.conv2(z)),
         lambda z: decode_in_chunks(vae.decoder, vae.conv2(z), 2),
     ]
@@ -105,7 +109,7 @@ def test_a_still_takes_the_short_way_to_the_same_numbers(vae, clip):
 @torch.no_grad()
 def test_state_keeps_two_frames_a_layer_however_long_the_clip(vae):
     state = ClipState()
-    z = torch.randn(1, 16, 6, 2, 2)
+    z = torch.randn(1, vae.z_dim, 6, 2, 2)
     sizes = []
     for latent in z.split(1, dim=2):
         decoder_frames(vae.decoder, latent, state)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from diffsynth.models.wan_video_vae import AttentionBlock, WanVideoVAE
+from diffsynth.models.wan_video_vae import AttentionBlock, WanVideoVAE, WanVideoVAE38
 from safetensors.torch import load_file, save_file
 
 from wan_alpha.errors import CheckpointError, ConfigError
-from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
+from wan_alpha.models.base_vae import WAN21_VAE, WAN22_VAE, load_base_vae
 from wan_alpha.models.rgba_vae import RGBAlphaVAE, load_decoder_lora
 from wan_alpha.models.tiling import Tiling
 from wan_alpha.weights.io import load_state_dict, read_metadata
@@ -312,15 +312,18 @@ def test_files_that_are_not_what_they_claim(reference_dir, tmp_path, vae):
         return tmp_path / name
 
     def convolutions(first, last):
-        return {"encoder.conv1.weight": torch.zeros(first), "conv2.weight": torch.zeros(last)}
+        ends = {"encoder.conv1.weight": torch.zeros(first), "conv2.weight": torch.zeros(last)}
+        return ends | {"decoder.conv1.weight": torch.zeros(16, *first[1:])}
 
     stem = load_file(base)
     merge_only = {key: value for key, value in trained.items() if key.startswith("middle")}
     cases = [
-        (bad("dora.safetensors", {"blocks.0.q.lora_A.weight": torch.zeros(2, 2)}), None, "expected a Wan2.1 VAE"),
+        (bad("dora.safetensors", {"blocks.0.q.lora_A.weight": torch.zeros(2, 2)}), None, "expected a Wan VAE"),
         (bad("image.safetensors", convolutions((4, 3, 3, 3), (16, 16, 1, 1))), None, "an image VAE"),
         (bad("wan22.safetensors", convolutions((4, 12, 3, 3, 3), (48, 48, 1, 1, 1))),
-         None, "12 input and 48 latent channels"),
+         None, "does not fit a Wan2.2 VAE of width 4"),
+        (bad("mixed.safetensors", convolutions((4, 12, 3, 3, 3), (16, 16, 1, 1, 1))),
+         None, "12 input and 16 latent channels; the Wan2.1 VAE has 3 and 16; the Wan2.2 VAE has 12 and 48"),
         (bad("short.safetensors", {k: v for k, v in stem.items() if "middle" not in k}), None, "does not fit"),
         (base, base, "not RGBA VAE weights"),
         (base, bad("merge.safetensors", merge_only), "holds no decoders"),
@@ -346,5 +349,9 @@ def test_files_that_are_not_what_they_claim(reference_dir, tmp_path, vae):
 def test_contract_with_diffsynth():
     """The statistics and signatures of diffsynth that this package relies on."""
     wan = WanVideoVAE(z_dim=16)
-    torch.testing.assert_close(wan.mean, torch.tensor(LATENT_MEAN))
-    torch.testing.assert_close(wan.std, torch.tensor(LATENT_STD))
+    wan22 = WanVideoVAE38(dim=8)
+    torch.testing.assert_close(wan.mean, torch.tensor(WAN21_VAE.latent_mean))
+    torch.testing.assert_close(wan.std, torch.tensor(WAN21_VAE.latent_std))
+    assert torch.equal(torch.tensor(WAN22_VAE.latent_mean), wan22.mean)
+    assert torch.equal(torch.tensor(WAN22_VAE.latent_std), wan22.std)
+    assert wan22.upsampling_factor == WAN22_VAE.spatial_stride and wan22.z_dim == WAN22_VAE.latent_channels

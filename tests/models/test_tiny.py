@@ -6,7 +6,7 @@ import torch
 from wan_alpha.alpha.composite import BACKGROUND_COLORS, soft_render
 from wan_alpha.data.synthetic import draw_shape_clip, random_shape_clip
 from wan_alpha.metrics.psnr import psnr
-from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
+from wan_alpha.models.base_vae import WAN21_VAE, load_base_vae
 from wan_alpha.models.causal_vae import decoder_frames, encoder_features, run_blocks
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.tiling import Tiling
@@ -60,7 +60,7 @@ def test_latents_have_the_statistics_of_wans(vae):
     raw = torch.cat(
         [encode(vae, soft_render(*held_out_clip(index), BACKGROUND_COLORS[index % 8])) for index in range(8)]
     )
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (LATENT_MEAN, LATENT_STD))
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (WAN21_VAE.latent_mean, WAN21_VAE.latent_std))
     latents = (raw - mean) / std
     assert latents.mean().abs() < 0.5 and 0.5 < latents.std() < 1.5
 

@@ -29,6 +29,8 @@ from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.weights.io import read_metadata
 
+DIT_PATCH = 2  # latent cells that one token spans, each way
+
 
 @dataclass(frozen=True)
 class GeneratedClip:
@@ -64,22 +66,24 @@ def generate(recipe, progress=True):
         DataError: files that cannot be written.
     """
     from wan_alpha.inference.placement import read_placement
-    from wan_alpha.models.base_vae import LATENT_MEAN
-    from wan_alpha.models.causal_vae import SPATIAL_STRIDE, TEMPORAL_STRIDE
+    from wan_alpha.models.base_vae import vae_kind_of_file
+    from wan_alpha.models.causal_vae import TEMPORAL_STRIDE
     from wan_alpha.models.wan import choose_device, choose_dtype
 
     prompts = read_prompts(recipe)
     check_formats(recipe)
     device = choose_device(recipe.device)
     dtype = choose_dtype(device, recipe.precision)
+    vae = vae_kind_of_file(recipe.model.base_vae)
+    check_on_grid(recipe, vae)
     grid = (
         (recipe.num_frames - 1) // TEMPORAL_STRIDE + 1,
-        recipe.height // SPATIAL_STRIDE,
-        recipe.width // SPATIAL_STRIDE,
+        recipe.height // vae.spatial_stride,
+        recipe.width // vae.spatial_stride,
     )
     ellipse = None if recipe.mask is None else read_placement(recipe.mask, grid)
     contexts, negative = _encode(recipe, prompts, device, dtype)
-    latents = _sample(recipe, contexts, negative, (1, len(LATENT_MEAN), *grid), ellipse, device, dtype, progress)
+    latents = _sample(recipe, contexts, negative, (1, vae.latent_channels, *grid), ellipse, device, dtype, progress)
     return _decode(recipe, prompts, latents, device, dtype, progress)
 
 
@@ -114,6 +118,23 @@ def check_formats(recipe):
     ClipOutputs(targets, recipe.fps, premultiplied=recipe.premultiplied)
 
 
+def check_on_grid(recipe, vae):
+    """Refuse sizes that the DiT cannot cut into its patches of 2x2 latent cells.
+
+    Args:
+        recipe: a GenerateRecipe; vae: the :class:`~wan_alpha.models.base_vae.VAEKind`.
+
+    Raises:
+        ConfigError: height or width is no multiple of twice the VAE's stride.
+    """
+    step = DIT_PATCH * vae.spatial_stride
+    for name in ("height", "width"):
+        size = getattr(recipe, name)
+        if size % step:
+            nearest = max(round(size / step), 1) * step
+            raise ConfigError(f"{name} = {size}: with the {vae.name} sizes are multiples of {step}; try {nearest}")
+
+
 def clip_folder(output_dir, index, prompt):
     """<output_dir>/<index>_<the prompt's first words>."""
     slug = re.sub(r"\W+", "_", prompt.lower()).strip("_")[:40].strip("_")
@@ -141,7 +162,8 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
     for dit in filter(None, (pipe.dit, pipe.dit2)):
         if dit.in_dim != shape[1]:
             raise ConfigError(
-                f"model.wan: expected a DiT for {shape[1]} latent channels (Wan2.1 T2V), found {dit.in_dim}"
+                f"model.wan: its DiT takes {dit.in_dim} latent channels, model.base_vae has {shape[1]}; Wan2.1 and the "
+                "A14B go with Wan2.1_VAE.pth, TI2V-5B with Wan2.2_VAE.pth"
             )
         if model.adapter is not None:
             merge_adapter_into(dit, model.adapter, model.adapter_scale)
@@ -170,7 +192,7 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
     model = recipe.model
     vae = RGBAlphaVAE.from_pretrained(model.base_vae, model.rgba_weights, model.decoder_lora, dtype, device)
     if recipe.tiled:
-        vae.tiling = Tiling()
+        vae.tiling = Tiling(stride=vae.spatial_stride)
     digests = Digests(recipe.output_dir)
     models, clips = hash_models(model, digests), []
     Path(recipe.output_dir).mkdir(parents=True, exist_ok=True)

@@ -7,16 +7,35 @@ same numbers come from one pass over the clip, because every module that looks a
 * ``upsample3d`` doubles every latent frame but the first, and the first is not part of the others' context;
 * ``downsample3d`` keeps the first frame and convolves the clip with stride 2 and no padding.
 
+The 48-channel VAE of Wan2.2 is built of the same blocks, with two things around them:
+
+* 2x2 pixels are one place of 12 channels (:func:`patchify`), so that its latents are 16 times smaller than the frames;
+* each level has a shortcut that averages (down) or repeats (up) channels, pixels and frames. It too counts from the
+  clip's first frame: down, a zero frame stands before it; up, the first of its two copies is dropped.
+
 A :class:`ClipState` carries those contexts from chunk to chunk; without one, a call is a whole clip. These functions
-walk diffsynth's own modules (``Encoder3d``, ``Decoder3d`` and their blocks) and hold no weights.
+walk diffsynth's own modules (``Encoder3d``, ``Decoder3d``, ``Encoder3d_38``, ``Decoder3d_38`` and their blocks) and
+hold no weights.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
-from diffsynth.models.wan_video_vae import AttentionBlock, CausalConv3d, Resample, ResidualBlock, RMS_norm
+from diffsynth.models.wan_video_vae import (
+    AttentionBlock,
+    CausalConv3d,
+    Down_ResidualBlock,
+    Resample,
+    ResidualBlock,
+    RMS_norm,
+    Up_ResidualBlock,
+    patchify,
+    unpatchify,
+)
 
 TEMPORAL_STRIDE = 4
-SPATIAL_STRIDE = 8
+RGB_CHANNELS = 3
 
 
 class ClipState:
@@ -113,6 +132,21 @@ def _downsample(block, x, state):
     return torch.cat([x[:, :, :1], block.time_conv(x)], dim=2)
 
 
+def _down_level(level, x, state):
+    # The zero frame before the clip comes by itself: only a clip's start has an odd number of frames.
+    return run_blocks(level.downsamples, x, state) + level.avg_shortcut(x)
+
+
+def _up_level(level, x, state):
+    y = run_blocks(level.upsamples, x, state)
+    if level.avg_shortcut is None:
+        return y
+    starts_clip = state is None or state.get(level) is None
+    if state is not None:
+        state.put(level, x[:, :, :0])  # an empty marker: the clip's first frame has passed
+    return y + level.avg_shortcut(x, first_chunk=starts_clip)
+
+
 def run_block(block, x, state=None):
     """Run one encoder, decoder or merge block over (B, C, T, H, W)."""
     if isinstance(block, ResidualBlock):
@@ -121,6 +155,10 @@ def run_block(block, x, state=None):
         return block(x)
     if isinstance(block, Resample):
         return _upsample(block, x, state) if block.mode.startswith("upsample") else _downsample(block, x, state)
+    if isinstance(block, Down_ResidualBlock):
+        return _down_level(block, x, state)
+    if isinstance(block, Up_ResidualBlock):
+        return _up_level(block, x, state)
     if isinstance(block, CausalConv3d):
         return causal_conv(block, x, state)
     if isinstance(block, RMS_norm):
@@ -135,17 +173,23 @@ def run_blocks(blocks, x, state=None):
     return x
 
 
+def pixels_per_place(channels):
+    """Side of the square of pixels that a VAE's first and last convolution see as one place: 1 of 3 channels (Wan2.1),
+    2 of 12 (Wan2.2)."""
+    return math.isqrt(channels // RGB_CHANNELS)
+
+
 def encoder_features(encoder, video, state=None):
     """Features of the Wan encoder before its head.
 
     Args:
-        encoder: diffsynth's ``Encoder3d``.
+        encoder: diffsynth's ``Encoder3d`` or ``Encoder3d_38``.
         video: (B, 3, T, H, W) in [-1, 1]. Without a state, or for its first chunk, T = 4n+1; afterwards T = 4n.
 
     Returns:
-        (B, 4*width, n+1, H/8, W/8) (n latent frames for later chunks).
+        (B, 4*width, n+1, H/s, W/s) (n latent frames for later chunks), with s = 8 for Wan2.1, 16 for Wan2.2.
     """
-    x = causal_conv(encoder.conv1, video, state)
+    x = causal_conv(encoder.conv1, patchify(video, pixels_per_place(encoder.conv1.weight.shape[1])), state)
     return run_blocks(encoder.middle, run_blocks(encoder.downsamples, x, state), state)
 
 
@@ -153,15 +197,16 @@ def decoder_frames(decoder, z, state=None):
     """Frames of the Wan decoder, unclamped.
 
     Args:
-        decoder: diffsynth's ``Decoder3d``.
-        z: (B, 16, n, h, w), latents after the VAE's ``conv2``.
+        decoder: diffsynth's ``Decoder3d`` or ``Decoder3d_38``.
+        z: (B, C, n, h, w), latents after the VAE's ``conv2``: C = 16 for Wan2.1, 48 for Wan2.2.
 
     Returns:
-        (B, 3, 4n-3, 8h, 8w) for the start of a clip, (B, 3, 4n, 8h, 8w) for later chunks.
+        (B, 3, 4n-3, s*h, s*w) for the start of a clip, (B, 3, 4n, s*h, s*w) for later chunks; s = 8 or 16.
     """
     x = causal_conv(decoder.conv1, z, state)
     x = run_blocks(decoder.upsamples, run_blocks(decoder.middle, x, state), state)
-    return run_blocks(decoder.head, x, state)
+    x = run_blocks(decoder.head, x, state)
+    return unpatchify(x, pixels_per_place(x.shape[1]))
 
 
 def video_chunks(video, chunk_size):

@@ -36,7 +36,7 @@ class DecoderLoRA(nn.Module):
     """LoRA for every convolution of one decoder: ``W' = W + (alpha / rank)·B·A``.
 
     Args:
-        decoder: the frozen ``Decoder3d`` (not held, only measured).
+        decoder: the frozen decoder (not held, only measured).
         rank: inner size; alpha: numerator of the scale (1 as released).
         generator: source of the random start of A (Kaiming uniform, as PEFT); B starts at zero.
     """
@@ -71,7 +71,7 @@ class DecoderLoRA(nn.Module):
 
 
 class WanDecoder(nn.Module):
-    """A frozen ``Decoder3d`` that runs with weights composed elsewhere."""
+    """A frozen ``Decoder3d`` or ``Decoder3d_38`` that runs with weights composed elsewhere."""
 
     def __init__(self, decoder):
         super().__init__()
@@ -81,6 +81,6 @@ class WanDecoder(nn.Module):
         return decoder_frames(self.decoder, z, state)
 
     def run(self, weights, z, state=None):
-        """Decode (B, 16, n, h, w) with ``weights`` in place of the base's; see :func:`decoder_frames`."""
+        """Decode (B, C, n, h, w) with ``weights`` in place of the base's; see :func:`decoder_frames`."""
         replaced = {f"decoder.{name}": weight for name, weight in weights.items()}
         return torch.func.functional_call(self, replaced, (z, state))

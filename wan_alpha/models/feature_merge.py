@@ -15,9 +15,9 @@ class FeatureMergeBlock(nn.Module):
     The blocks are the Wan VAE's own; there is no reparameterisation.
 
     Args:
-        feature_channels: channels of each stream's features (384 for Wan2.1).
-        width: channels inside the block (384 as released).
-        latent_channels: channels of the latents (16 for Wan2.1).
+        feature_channels: channels of each stream's features (384 for Wan2.1, 640 for Wan2.2).
+        width: channels inside the block (384 as released, for Wan2.1).
+        latent_channels: channels of the latents (16 for Wan2.1, 48 for Wan2.2).
     """
 
     def __init__(self, feature_channels=384, width=384, latent_channels=16):
@@ -48,7 +48,7 @@ class FeatureMergeBlock(nn.Module):
         first rows give the mean.
 
         Args:
-            vae: the base ``VideoVAE_``.
+            vae: the base ``VideoVAE_`` or ``VideoVAE38_``.
 
         Raises:
             ConfigError: the block is not as wide as the encoder's features.

@@ -7,9 +7,8 @@ from torch import nn
 
 from wan_alpha.alpha.ranges import model_to_alpha, unit_to_model
 from wan_alpha.errors import CheckpointError, ConfigError
-from wan_alpha.models.base_vae import LATENT_MEAN, LATENT_STD, load_base_vae
+from wan_alpha.models.base_vae import kind_of_vae, load_base_vae
 from wan_alpha.models.causal_vae import (
-    SPATIAL_STRIDE,
     TEMPORAL_STRIDE,
     ClipState,
     encoder_features,
@@ -31,19 +30,19 @@ class RGBAlphaVAE(nn.Module):
     """Encode a rendered colour video and its alpha into one latent; decode it into colour and alpha.
 
     Attributes:
-        base: the frozen ``VideoVAE_``; merge: the :class:`FeatureMergeBlock`.
+        base: the frozen ``VideoVAE_`` (Wan2.1) or ``VideoVAE38_`` (Wan2.2); merge: the :class:`FeatureMergeBlock`.
         foreground, alpha: the :class:`DecoderLoRA` of each decoder.
         chunk_size: latent frames a pass, None for the whole clip: the same numbers either way, chunks bound memory.
         tiling: a :class:`~wan_alpha.models.tiling.Tiling` for frames too large for one pass, or None.
+        spatial_stride: pixels a latent cell, 8 (Wan2.1) or 16 (Wan2.2); latent_channels: 16 or 48.
     """
 
-    spatial_stride = SPATIAL_STRIDE
     temporal_stride = TEMPORAL_STRIDE
 
     def __init__(self, base, lora_rank=128, lora_alpha=RELEASED_LORA_ALPHA, merge_width=None, init="from_vae", seed=0):
         """
         Args:
-            base: a ``VideoVAE_`` with its weights; lora_rank, lora_alpha: of both decoders' LoRA.
+            base: a ``VideoVAE_`` or ``VideoVAE38_`` with its weights; lora_rank, lora_alpha: of both decoders' LoRA.
             merge_width: width of the merge block, None for the encoder's feature width.
             init: "from_vae" (exactly the base VAE at step 0) or "random" (as released).
             seed: of the random start.
@@ -55,7 +54,8 @@ class RGBAlphaVAE(nn.Module):
         if init not in ("random", "from_vae"):
             raise ConfigError(f'init = "{init}" is unknown; use "random" or "from_vae"')
         self.base = base.eval().requires_grad_(False)
-        self.latent_channels = base.z_dim
+        kind = kind_of_vae(base)
+        self.latent_channels, self.spatial_stride = kind.latent_channels, kind.spatial_stride
         features = base.encoder.head[2].weight.shape[1]
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
@@ -65,10 +65,10 @@ class RGBAlphaVAE(nn.Module):
             self.merge.start_from_vae(base)
         self.foreground = DecoderLoRA(base.decoder, lora_rank, lora_alpha, generator)
         self.alpha = DecoderLoRA(base.decoder, lora_rank, lora_alpha, generator)
-        for name, values in (("latent_mean", LATENT_MEAN), ("latent_std", LATENT_STD)):
+        for name, values in (("latent_mean", kind.latent_mean), ("latent_std", kind.latent_std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1, 1), persistent=False)
         self.chunk_size = None
-        self.tiling = None
+        self._tiling = None
         self._decoder = WanDecoder(base.decoder)
         self.set_trainable("none")
 
@@ -80,7 +80,7 @@ class RGBAlphaVAE(nn.Module):
         """Build from files.
 
         Args:
-            base_vae: the Wan VAE (``Wan2.1_VAE.pth`` or safetensors); its width is inferred.
+            base_vae: the Wan VAE (``Wan2.1_VAE.pth``, ``Wan2.2_VAE.pth`` or safetensors); kind and width are inferred.
             rgba_weights: a trained RGBA VAE, in this project's or the released naming, with its merge block; None
                 starts anew.
             decoder_lora: the released ``decoder.bin``; overrides the decoders of ``rgba_weights``.
@@ -114,6 +114,16 @@ class RGBAlphaVAE(nn.Module):
         vae.merge.to(dtype)
         return vae.to(device)
 
+    @property
+    def tiling(self):
+        return self._tiling
+
+    @tiling.setter
+    def tiling(self, tiling):
+        if tiling is not None and tiling.stride != self.spatial_stride:
+            raise ConfigError(f"tiles on a grid of {tiling.stride} pixels: this VAE needs {self.spatial_stride}")
+        self._tiling = tiling
+
     def set_trainable(self, mode):
         """Choose what trains: "merge" (merge block only), "full" (merge block and both decoders' LoRA) or "none"."""
         if mode not in TRAINABLE_MODES:
@@ -129,10 +139,11 @@ class RGBAlphaVAE(nn.Module):
         """Encoder features before the encoder's head.
 
         Args:
-            video: (B, 3, 4n+1, H, W) in [-1, 1], any float dtype, H and W multiples of 8.
+            video: (B, 3, 4n+1, H, W) in [-1, 1], any float dtype, H and W multiples of ``spatial_stride``.
 
         Returns:
-            (B, 4*width, n+1, H/8, W/8), in the dtype that the VAE computes in, as all outputs here.
+            (B, 4*width, n+1, H/s, W/s) with s = ``spatial_stride``, in the dtype that the VAE computes in, as all
+            outputs here.
 
         Raises:
             ConfigError: a size off the grid.
@@ -147,7 +158,7 @@ class RGBAlphaVAE(nn.Module):
             rgb: a rendered video (opaque), (B, 3, 4n+1, H, W) in [-1, 1]; alpha: (B, 1, 4n+1, H, W) in [0, 1].
 
         Returns:
-            (B, 16, n+1, H/8, W/8).
+            (B, C, n+1, H/s, W/s), C = ``latent_channels`` and s = ``spatial_stride``.
 
         Raises:
             ConfigError: a size off the grid, or streams of different sizes.
@@ -160,10 +171,11 @@ class RGBAlphaVAE(nn.Module):
         streams = torch.cat([rgb, unit_to_model(alpha).expand_as(rgb)]).to(self._dtype)
         if self.tiling is None:
             return self._merged(streams)
-        height, width = rgb.shape[3] // SPATIAL_STRIDE, rgb.shape[4] // SPATIAL_STRIDE
-        blender = TileBlender(height, width, self.tiling.overlap // SPATIAL_STRIDE)
+        stride = self.spatial_stride
+        height, width = rgb.shape[3] // stride, rgb.shape[4] // stride
+        blender = TileBlender(height, width, self.tiling.overlap // stride)
         for rows, columns in tile_windows(height, width, self.tiling):
-            tile = streams[..., scaled(rows, SPATIAL_STRIDE), scaled(columns, SPATIAL_STRIDE)]
+            tile = streams[..., scaled(rows, stride), scaled(columns, stride)]
             blender.add(self._merged(tile), rows, columns)
         return blender.result()
 
@@ -197,19 +209,19 @@ class RGBAlphaVAE(nn.Module):
         """Both decoders' unclamped outputs, for the loss.
 
         Args:
-            raw_latents: (B, 16, n+1, h, w), not normalised, any float dtype.
+            raw_latents: (B, C, n+1, h, w), not normalised, any float dtype.
 
         Returns:
-            foreground and alpha, each (B, 3, 4n+1, 8h, 8w), about [-1, 1].
+            foreground and alpha, each (B, 3, 4n+1, s*h, s*w), about [-1, 1].
         """
         chunks = list(self._iterate_raw(raw_latents, self.chunk_size or raw_latents.shape[2]))
         return tuple(torch.cat(frames, dim=2) for frames in zip(*chunks, strict=True))
 
     def decode(self, latents):
-        """Decode normalised latents (B, 16, n+1, h, w).
+        """Decode normalised latents (B, C, n+1, h, w).
 
         Returns:
-            rgb, straight (B, 3, 4n+1, 8h, 8w) in [-1, 1], and alpha (B, 1, 4n+1, 8h, 8w) in [0, 1].
+            rgb, straight (B, 3, 4n+1, s*h, s*w) in [-1, 1], and alpha (B, 1, 4n+1, s*h, s*w) in [0, 1].
         """
         raw_rgb, raw_alpha = self.decode_raw(self.denormalise(latents))
         return raw_rgb.clamp(-1, 1), model_to_alpha(raw_alpha)
@@ -237,11 +249,12 @@ class RGBAlphaVAE(nn.Module):
     def _decode_windows(self, z, windows, weights, states):
         if len(windows) == 1:
             return self._decoder.run(weights, z, states[0])
-        height, width = (size * SPATIAL_STRIDE for size in z.shape[3:])
+        stride = self.spatial_stride
+        height, width = (size * stride for size in z.shape[3:])
         blender = TileBlender(height, width, self.tiling.overlap)
         for (rows, columns), state in zip(windows, states, strict=True):
             tile = self._decoder.run(weights, z[..., rows, columns], state)
-            blender.add(tile, scaled(rows, SPATIAL_STRIDE), scaled(columns, SPATIAL_STRIDE))
+            blender.add(tile, scaled(rows, stride), scaled(columns, stride))
         return blender.result()
 
     # --- weights --------------------------------------------------------------------------------------------------
@@ -319,16 +332,16 @@ class RGBAlphaVAE(nn.Module):
                 with torch.no_grad():
                     expected[name].copy_(value)
 
-    @staticmethod
-    def _check_video(video):
+    def _check_video(self, video):
         frames, height, width = video.shape[2:]
         if (frames - 1) % TEMPORAL_STRIDE:
             below = (frames - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
             raise ConfigError(f"{frames} frames: the VAE takes 4n+1 frames, for example {below} or {below + 4}")
         for name, size in (("height", height), ("width", width)):
-            if size % SPATIAL_STRIDE:
+            if size % self.spatial_stride:
+                nearest = max(size // self.spatial_stride, 1) * self.spatial_stride
                 raise ConfigError(
-                    f"{name} {size}: the VAE takes multiples of {SPATIAL_STRIDE}, for example {size // 8 * 8}"
+                    f"{name} {size}: the VAE takes multiples of {self.spatial_stride}, for example {nearest}"
                 )
 
 

@@ -5,26 +5,26 @@ from dataclasses import dataclass
 import torch
 
 from wan_alpha.errors import ConfigError
-from wan_alpha.models.causal_vae import SPATIAL_STRIDE
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tile size and overlap in pixels.
+    """Tile size and overlap in pixels, on the grid of a VAE's ``stride`` (8, or 16 for Wan2.2's).
 
     Raises:
-        ConfigError: one is no multiple of the VAE's spatial stride, or the overlap is wider than half a tile.
+        ConfigError: one is no multiple of the stride, or the overlap is wider than half a tile.
     """
 
     size: int = 256
     overlap: int = 64
+    stride: int = 8
 
     def __post_init__(self):
-        for name, value, least in (("size", self.size, SPATIAL_STRIDE), ("overlap", self.overlap, 0)):
-            if value < least or value % SPATIAL_STRIDE:
-                nearest = max(round(value / SPATIAL_STRIDE) * SPATIAL_STRIDE, least)
+        for name, value, least in (("size", self.size, self.stride), ("overlap", self.overlap, 0)):
+            if value < least or value % self.stride:
+                nearest = max(round(value / self.stride) * self.stride, least)
                 raise ConfigError(
-                    f"tile {name} {value} must be a multiple of the VAE's stride, {SPATIAL_STRIDE} pixels; "
+                    f"tile {name} {value} must be a multiple of the VAE's stride, {self.stride} pixels; "
                     f"the nearest is {nearest}"
                 )
         if not 0 <= self.overlap <= self.size // 2:
@@ -39,7 +39,7 @@ def _starts(length, size, overlap):
 
 def tile_windows(height, width, tiling):
     """(rows, columns) slices, in latent cells, that cover a frame of ``height`` x ``width`` of them."""
-    size, overlap = tiling.size // SPATIAL_STRIDE, tiling.overlap // SPATIAL_STRIDE
+    size, overlap = tiling.size // tiling.stride, tiling.overlap // tiling.stride
     return [
         (slice(top, min(top + size, height)), slice(left, min(left + size, width)))
         for top in _starts(height, size, overlap)
