@@ -1,4 +1,4 @@
-"""One pass over a clip, chunks of it, and diffsynth's frame groups: the same numbers and gradients, for both Wan VAEs."""
+"""One pass over a clip, chunks of it, and diffsynth's frame groups: the same numbers and gradients, both Wan VAEs."""
 
 import pytest
 import torch

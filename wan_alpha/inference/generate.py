@@ -29,8 +29,6 @@ from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.weights.io import read_metadata
 
-DIT_PATCH = 2  # latent cells that one token spans, each way
-
 
 @dataclass(frozen=True)
 class GeneratedClip:
@@ -66,7 +64,7 @@ def generate(recipe, progress=True):
         DataError: files that cannot be written.
     """
     from wan_alpha.inference.placement import read_placement
-    from wan_alpha.models.base_vae import vae_kind_of_file
+    from wan_alpha.models.base_vae import check_token_grid, vae_kind_of_file
     from wan_alpha.models.causal_vae import TEMPORAL_STRIDE
     from wan_alpha.models.wan import choose_device, choose_dtype
 
@@ -75,7 +73,7 @@ def generate(recipe, progress=True):
     device = choose_device(recipe.device)
     dtype = choose_dtype(device, recipe.precision)
     vae = vae_kind_of_file(recipe.model.base_vae)
-    check_on_grid(recipe, vae)
+    check_token_grid(vae, {"height": recipe.height, "width": recipe.width})
     grid = (
         (recipe.num_frames - 1) // TEMPORAL_STRIDE + 1,
         recipe.height // vae.spatial_stride,
@@ -116,23 +114,6 @@ def check_formats(recipe):
     parse_background(recipe.background)
     targets = [(Path(recipe.output_dir) / one.clip_name, one) for one in map(find_format, recipe.formats)]
     ClipOutputs(targets, recipe.fps, premultiplied=recipe.premultiplied)
-
-
-def check_on_grid(recipe, vae):
-    """Refuse sizes that the DiT cannot cut into its patches of 2x2 latent cells.
-
-    Args:
-        recipe: a GenerateRecipe; vae: the :class:`~wan_alpha.models.base_vae.VAEKind`.
-
-    Raises:
-        ConfigError: height or width is no multiple of twice the VAE's stride.
-    """
-    step = DIT_PATCH * vae.spatial_stride
-    for name in ("height", "width"):
-        size = getattr(recipe, name)
-        if size % step:
-            nearest = max(round(size / step), 1) * step
-            raise ConfigError(f"{name} = {size}: with the {vae.name} sizes are multiples of {step}; try {nearest}")
 
 
 def clip_folder(output_dir, index, prompt):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from diffsynth.models.wan_video_vae import VideoVAE38_, VideoVAE_
 
-from wan_alpha.errors import CheckpointError
+from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.weights.io import load_state_dict
 from wan_alpha.weights.wan_layout import weight_shapes
 
@@ -76,6 +76,7 @@ WAN22_VAE = VAEKind(
 )  # fmt: skip
 
 VAE_KINDS = (WAN21_VAE, WAN22_VAE)
+DIT_PATCH = 2  # latent cells that one token of the DiT spans, each way
 _DECODER_WIDTH_FACTOR = 4  # its first convolution has this many times the decoder's width
 
 
@@ -107,6 +108,22 @@ def _kind_of_shapes(shapes, path):
             return kind
     known = "; ".join(f"the {kind.name} has {kind.input_channels} and {kind.latent_channels}" for kind in VAE_KINDS)
     raise CheckpointError(f"{path}: {stem[1]} input and {project[0]} latent channels; {known}")
+
+
+def check_token_grid(kind, sizes):
+    """Refuse frames whose latents the DiT cannot cut into its patches of 2x2 cells.
+
+    Args:
+        kind: a :class:`VAEKind`; sizes: option name -> pixels.
+
+    Raises:
+        ConfigError: a size that is no multiple of twice the VAE's stride.
+    """
+    step = DIT_PATCH * kind.spatial_stride
+    for name, size in sizes.items():
+        if size % step:
+            nearest = max(round(size / step), 1) * step
+            raise ConfigError(f"{name} = {size}: with the {kind.name} sizes are multiples of {step}; try {nearest}")
 
 
 def load_base_vae(path):

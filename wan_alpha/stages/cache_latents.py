@@ -92,9 +92,12 @@ def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
 
 
 def _build(recipe, rank, world_size, meeting):
+    from wan_alpha.models.base_vae import check_token_grid, vae_kind_of_file
     from wan_alpha.models.rgba_vae import RGBAlphaVAE
 
     folder, is_first = Path(recipe.output_dir), rank == 0
+    sizes = {"data.height": recipe.data.height, "data.width": recipe.data.width}
+    check_token_grid(vae_kind_of_file(recipe.model.base_vae), sizes)
     rows = read_manifest(recipe.data.manifest, recipe.data.base_path)
     device, dtype = _device_and_dtype(recipe)
     vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)

@@ -24,8 +24,8 @@ class CacheData(ClipData):
     """Clips to be cached."""
 
     num_frames: NumFrames = Field(81, description="frames per clip, 4n+1")
-    height: GridSize = Field(480, description="pixels, a multiple of 16")
-    width: GridSize = Field(832, description="pixels, a multiple of 16")
+    height: GridSize = Field(480, description="pixels, a multiple of 16, for TI2V-5B of 32")
+    width: GridSize = Field(832, description="pixels, a multiple of 16, for TI2V-5B of 32")
     augment: bool = Field(False, description="random scale (1 to 2 times) and crop; with repeat, each repeat differs")
 
 

@@ -37,8 +37,8 @@ class GenerateRecipe(Recipe):
     prompts_file: Path | None = Field(None, description="text file, one prompt a line")
     negative_prompt: str = Field("", description="what to avoid; used with guidance above 1")
     num_frames: NumFrames = Field(81, description="frames, 4n+1")
-    height: GridSize = Field(480, description="pixels, a multiple of 16")
-    width: GridSize = Field(832, description="pixels, a multiple of 16")
+    height: GridSize = Field(480, description="pixels, a multiple of 16, for TI2V-5B of 32")
+    width: GridSize = Field(832, description="pixels, a multiple of 16, for TI2V-5B of 32")
     fps: float = Field(16.0, gt=0, description="frames per second of the videos")
     formats: tuple[FormatName, ...] = Field(
         ("png", "preview", "matte", "webm"),
