@@ -9,6 +9,7 @@ import pytest
 import torch
 from miniature_wan import write_wan_folder
 from PIL import Image
+from safetensors.torch import save_file
 
 from wan_alpha.alpha.ranges import rgba_frames
 from wan_alpha.errors import ConfigError
@@ -88,6 +89,19 @@ def test_formats_are_chosen_and_described(make_recipe, reference_dir):
         assert texts["prompt"] == recipe.prompt and json.loads(texts["settings"])["seed"] == 4
     wide = media_read.read_rgba(clip.folder / "frames16", depth=16)
     assert wide.dtype == np.uint16 and (wide % 257).any()  # more than eight bits
+
+
+def test_a_placeholder_changes_the_clip_and_is_recorded(make_recipe, tmp_path):
+    path = tmp_path / "thing.safetensors"
+    save_file({"<thing>": 3 * torch.randn(2, 24, generator=torch.Generator().manual_seed(0))}, path)
+    options = {"prompt": "a red <thing>", "formats": "png", "guidance": 1.0}
+    (plain,) = generate(make_recipe(**options, output_dir=tmp_path / "plain"), progress=False)
+    (learned,) = generate(make_recipe(**options, **{"model.embeddings": str(path)}), progress=False)
+    assert (stored_frames(plain.folder) != stored_frames(learned.folder)).any()
+    settings = json.loads((learned.folder / "settings.json").read_text())
+    assert settings["models"]["embeddings"]["sha256"] == file_sha256(path)
+    with pytest.raises(ConfigError, match="thing.safetensors: no prompt names what it holds; write <thing>"):
+        generate(make_recipe(**options | {"prompt": "a red ball"}, **{"model.embeddings": str(path)}), progress=False)
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,31 @@ def clip_folder(output_dir, index, prompt):
     return Path(output_dir) / f"{index:03d}_{slug or 'clip'}"
 
 
-def _encode(recipe, prompts, device, dtype):
-    from wan_alpha.models.wan import encode_prompts, load_wan
+def check_placeholders_are_used(prompts, learned):
+    """Refuse a file of placeholders that no prompt names: forgetting the word makes an ordinary clip without a word.
 
+    Args:
+        prompts: list of str; learned: pairs of path and Placeholders.
+
+    Raises:
+        ConfigError: none of a file's placeholders occurs in any prompt.
+    """
+    for path, placeholders in learned:
+        if not any(word in prompt for word in placeholders.vectors for prompt in prompts):
+            words = ", ".join(placeholders.vectors)
+            raise ConfigError(f"{path}: no prompt names what it holds; write {words} where it is meant")
+
+
+def _encode(recipe, prompts, device, dtype):
+    from wan_alpha.models.textual_inversion import add_placeholders
+    from wan_alpha.models.wan import encode_prompts, load_wan
+    from wan_alpha.weights.textual_inversion import read_placeholders
+
+    learned = [(path, read_placeholders(path)) for path in recipe.model.embeddings]
+    check_placeholders_are_used(prompts, learned)
     pipe = load_wan(recipe.model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype)
+    for path, placeholders in learned:
+        add_placeholders(pipe, placeholders, path)
     contexts = [encode_prompts(pipe, [prompt]).cpu() for prompt in prompts]
     negative = None if recipe.guidance == 1 else encode_prompts(pipe, [recipe.negative_prompt]).cpu()
     del pipe

@@ -18,6 +18,7 @@ class GenerateModel(RGBAVAEModel):
     )
     adapter: Path | None = Field(None, description="DoRA or LoRA of stage 2")
     adapter_scale: float = Field(1.0, description="strength of that adapter")
+    embeddings: tuple[Path, ...] = Field((), description="placeholders of textual inversion, for use in prompts")
     distillation_lora: Path | None = Field(None, description="step-distillation LoRA, merged after the adapter")
 
     @model_validator(mode="after")
