@@ -17,7 +17,10 @@ from wan_alpha.evaluation import evaluate as evaluate_module
 from wan_alpha.evaluation.clip_pairs import find_clips
 from wan_alpha.evaluation.evaluate import evaluate
 from wan_alpha.evaluation.figure_names import BETTER, mean_figure
-from wan_alpha.media.write import LosslessWriter, OpaqueWriter, PngSequenceWriter
+from wan_alpha.inference.generate import clip_folder
+from wan_alpha.media.gif import GifWriter
+from wan_alpha.media.webp import WebpWriter
+from wan_alpha.media.write import LosslessWriter, OpaqueWriter, PngSequenceWriter, WebmAlphaWriter
 from wan_alpha.metrics.matting import matting_metrics
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import EvaluateRecipe
@@ -195,6 +198,63 @@ def test_what_generate_wrote_is_its_frames(tmp_path):
     assert (one.name, one.row.foreground.name) == ("000_star", "frames")
 
 
+def generated(folder, *clips):
+    """What `generate` leaves of (prompt, seed, frames) clips, under its own names, as far as they are looked at."""
+    for index, (prompt, seed, frames) in enumerate(clips):
+        clip = clip_folder(folder, index, prompt)
+        write_frames(clip / "frames", frames)
+        (clip / "settings.json").write_text(json.dumps({"prompt": prompt, "seed": seed}))
+    return folder
+
+
+RED, BLUE = (f"The background is transparent. Photograph, medium shot. A {color} balloon." for color in ("red", "blue"))
+
+
+def test_generated_clips_are_paired_by_prompt_and_seed(tmp_path):
+    """The two runs have their prompts in different orders; names that were cut alike would pair red with blue."""
+    red, blue = drawn(seed=1), drawn(seed=2)
+    preds = generated(tmp_path / "preds", (RED, 0, red), (BLUE, 1, blue), (RED, 2, damaged(red, 20)))
+    truth = generated(tmp_path / "truth", (BLUE, 1, blue), (RED, 2, red), (RED, 0, red))
+    report = run(tmp_path, preds, truth)
+    found = {clip.pair.name: clip.pair.reference.foreground.parent.name[:3] for clip in report.clips}
+    assert found == {
+        clip_folder("", i, p).name: to for i, p, to in ((0, RED, "002"), (1, BLUE, "000"), (2, RED, "001"))
+    }
+    assert sorted(clip.flat["alpha_mad"] > 0 for clip in report.clips) == [False, False, True]
+    other_seeds = generated(tmp_path / "seeds", (RED, 7, red), (BLUE, 8, blue))
+    assert {clip.flat["alpha_mad"] for clip in run(tmp_path, other_seeds, generated(
+        tmp_path / "again", (BLUE, 1, blue), (RED, 2, red)
+    )).clips} == {0.0}  # fmt: skip
+
+
+def test_generated_clips_of_other_prompts_are_no_reference(tmp_path):
+    frames = drawn()
+    red = generated(tmp_path / "red", (RED, 0, frames))
+    blue = generated(tmp_path / "blue", (BLUE, 0, frames))
+    with pytest.raises(DataError, match=r"made from different prompts: '.*red balloon.*' and '.*blue balloon"):
+        run(tmp_path, red, blue)
+    assert run(tmp_path, *(next(folder.glob("*/frames")) for folder in (red, blue))).passed
+    with pytest.raises(DataError, match=r"no reference was made from its prompt, '.*red balloon"):
+        run(tmp_path, red, generated(tmp_path / "two", (BLUE, 0, frames), (BLUE, 1, frames)))
+    with pytest.raises(DataError, match=r"no reference of its prompt has its seed, 0; their seeds are 5, 6"):
+        run(tmp_path, red, generated(tmp_path / "seeds", (BLUE, 4, frames), (RED, 5, frames), (RED, 6, frames)))
+    (next(red.iterdir()) / "settings.json").write_text("{")
+    with pytest.raises(DataError, match=r"settings\.json: not a readable JSON file"):
+        run(tmp_path, red, blue)
+
+
+def test_of_a_generated_clip_without_frames_the_best_output_counts(tmp_path):
+    clip = tmp_path / "generated" / "000_star"
+    write(clip / "video.webm", drawn(), WebmAlphaWriter)
+    write(clip / "video.mkv", drawn())
+    write(clip / "preview.mp4", drawn(), OpaqueWriter)
+    errors = {"preview.mp4": None, "video.webm": {"mean_error": 0.5}, "video.mkv": {"mean_error": 0.0}}
+    outputs = [{"file": name, "format": name, "alpha_error": error} for name, error in errors.items()]
+    (clip / "settings.json").write_text(json.dumps({"prompt": "star", "seed": 0, "outputs": outputs}))
+    (found,) = find_clips(tmp_path / "generated")
+    assert (found.name, found.row.foreground.name, found.prompt) == ("000_star", "video.mkv", "star")
+
+
 def test_few_frames_at_a_time_give_the_same(tmp_path, pair, monkeypatch):
     whole = run(tmp_path, *pair).overall
     monkeypatch.setattr(evaluate_module, "PIXELS_AT_A_TIME", SIZE * SIZE)
@@ -240,6 +300,27 @@ def test_means_of_psnr_are_of_errors():
 
 def test_every_figure_has_a_direction(tmp_path, pair):
     assert set(run(tmp_path, *pair).clips[0].flat) <= set(BETTER)
+
+
+@pytest.mark.parametrize(
+    ("writer", "fps", "other", "is_same"),
+    [
+        (GifWriter, 16, 16, True), (GifWriter, 30, 30, True), (GifWriter, 24, 24, True), (GifWriter, 60, 50, True),
+        (GifWriter, 25, 30, False), (GifWriter, 16, 24, False),
+        (WebpWriter, 24, 24, True), (WebpWriter, 60, 60, True), (WebpWriter, 24, 25, False),
+    ],
+)  # fmt: skip
+def test_rates_are_compared_within_what_a_format_can_say(tmp_path, writer, fps, other, is_same):
+    """Of 24 frames a second, 5 frames of a GIF take 21 hundredths: it says 23.8."""
+    frames = drawn(num_frames=5)
+    frames[..., 3] = np.where(frames[..., 3] > 127, 255, 0)
+    path = write(tmp_path / f"pred{writer.suffix}", frames, writer, fps=fps)
+    truth = write(tmp_path / "ref.mkv", frames, fps=other)
+    if is_same:
+        assert run(tmp_path, path, truth).overall["alpha_mad"] == 0
+    else:
+        with pytest.raises(DataError, match="differ in frame rate"):
+            run(tmp_path, path, truth)
 
 
 BAD = {

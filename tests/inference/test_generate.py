@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -202,9 +203,17 @@ def test_models_are_never_there_together(make_recipe, monkeypatch):
 
 
 def test_folder_names_are_safe():
-    assert clip_folder("out", 7, "A Red/Blue  BALL!?").name == "007_a_red_blue_ball"
-    assert clip_folder("out", 0, "???").name == "000_clip"
-    assert len(clip_folder("out", 0, "word " * 50).name) <= 44
+    assert clip_folder("out", 7, "a red ball").name == "007_a_red_ball"
+    assert clip_folder("out", 7, "A Red/Blue  BALL!?").name == "007_a_red_blue_ball_63e249d7"
+    assert re.fullmatch("000_clip_[0-9a-f]{8}", clip_folder("out", 0, "???").name)
+    assert len(clip_folder("out", 0, "word " * 50).name) <= 53
+
+
+def test_prompts_that_begin_alike_have_folders_of_their_own():
+    opening = "The background is transparent. Photograph, medium shot. "
+    prompts = [opening + end for end in ("A red balloon rises.", "A blue balloon rises.", "a red balloon rises", "")]
+    prompts += ["a red ball", "A red ball", "a red ball.", "a red_ball", "?", "!"]
+    assert len({clip_folder("out", 0, prompt) for prompt in prompts}) == len(prompts)
 
 
 def test_prompts_files_without_prompts_are_refused(make_recipe, tmp_path):

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from wan_alpha.data.clips import describe_clip
 from wan_alpha.errors import ConfigError, DataError
-from wan_alpha.evaluation.clip_pairs import find_clips
+from wan_alpha.evaluation.clip_pairs import NamedClip, find_clips, find_reference
+from wan_alpha.evaluation.generated_clips import MASTER, made_from
 from wan_alpha.evaluation.report_clips import check_reference, transparent_video, write_clip, write_handover
 from wan_alpha.evaluation.report_curves import charts
 from wan_alpha.evaluation.report_evaluation import evaluation_tables
@@ -109,13 +110,13 @@ def check_own_page(out):
 
 
 def _with_reference(source, truths, given):
-    """The source with its reference: the one of its name, or the one clip that was given for all."""
+    """The source with its reference: the one that `find_reference` finds, or the one clip that was given for all."""
     if source.reference is not None or not truths:
         return source
-    names = {source.name, Path(source.name).name}
-    for_all = truths[0].row.foreground in (given, given / "frames")
-    found = truths if for_all else [clip for clip in truths if {clip.name, Path(clip.name).name} & names]
-    return replace(source, reference=found[0].row) if found else source
+    for_all = truths[0].row.foreground in (given, given / MASTER)
+    clip = NamedClip(source.name, source.row, **made_from(source.settings))
+    found = truths[0] if for_all else find_reference(clip, truths)
+    return source if found is None else replace(source, reference=found.row)
 
 
 def _copy_assets(target):

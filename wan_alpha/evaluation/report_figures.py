@@ -10,7 +10,8 @@ def table(title, columns, rows, note=""):
 
     Args:
         title: its heading; columns: list of (heading, unit, kind), kind "text", "low" or "high" for numbers of which
-            small or large ones are good, "number" for neither, "mixed" for figures of several kinds; rows: lists of values, None where there is none.
+            small or large ones are good, "number" for neither, "mixed" for figures of several kinds.
+        rows: lists of values, None where there is none.
     """
     names = [{"name": name, "unit": unit, "kind": kind} for name, unit, kind in columns]
     return {"title": title, "note": note, "columns": names, "rows": [[_finite(value) for value in row] for row in rows]}

@@ -9,6 +9,7 @@ from wan_alpha.data.clips import describe_clip
 from wan_alpha.data.manifest import Row, parse_row
 from wan_alpha.errors import DataError
 from wan_alpha.evaluation.clip_pairs import find_clips
+from wan_alpha.evaluation.generated_clips import SETTINGS_FILE, generated_row, made_from, read_settings
 from wan_alpha.media.probe import probe
 from wan_alpha.training.environment import ENVIRONMENT_FILE
 from wan_alpha.training.run_folder import METRICS_FILE, RECIPE_FILE, read_metrics
@@ -101,8 +102,8 @@ def _walk(run, root):
     for place, folders, files in os.walk(root):
         folder = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _PASSED_BY)
-        if "settings.json" in files and (folder / "frames").is_dir():
-            run.clips.append(_generated_clip(root, folder))
+        if SETTINGS_FILE in files and (clip := _generated_clip(root, folder)) is not None:
+            run.clips.append(clip)
             folders.clear()
             continue
         name = _below(root, folder)
@@ -140,11 +141,14 @@ def _read_json(path):
 
 
 def _generated_clip(root, folder):
-    settings = _read_json(folder / "settings.json")
+    settings = read_settings(folder)
+    row = generated_row(folder, settings)
+    if row is None:
+        return None
     video = folder / "video.webm"
     name = _below(root, folder) or folder.name
-    prompt = settings.get("recipe", {}).get("prompt") or name
-    return ClipSource(name, prompt, Row(1, folder / "frames"), video if video.is_file() else None, settings)
+    prompt = made_from(settings)["prompt"] or name
+    return ClipSource(name, prompt, row, video if video.is_file() else None, settings)
 
 
 def _validated_stills(root, folder, stem):

@@ -1,7 +1,7 @@
 """`wan-alpha generate`: prompts in, transparent clips out.
 
 <output_dir>/
-└── 000_a_red_ball/
+└── 000_a_red_ball/           number, the prompt's first words; a hash of the prompt if that is not all of it
     ├── frames/00000.png ...   straight RGBA                   format png
     ├── preview.mp4            over a checkerboard             format preview
     ├── alpha.mp4              the matte                       format matte
@@ -12,6 +12,7 @@
 """
 
 import gc
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -28,6 +29,8 @@ from wan_alpha.metrics.coverage import Coverage
 from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.weights.io import read_metadata
+
+NAMED_CHARACTERS = 40  # of a prompt, in its clip's folder name
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,15 @@ def check_formats(recipe):
 
 
 def clip_folder(output_dir, index, prompt):
-    """<output_dir>/<index>_<the prompt's first words>."""
-    slug = re.sub(r"\W+", "_", prompt.lower()).strip("_")[:40].strip("_")
-    return Path(output_dir) / f"{index:03d}_{slug or 'clip'}"
+    """<output_dir>/<index>_<the prompt's first words>_<hash of the prompt, where the words are not all of it>.
+
+    Prompts that begin alike have names of their own, so that clips of two runs are never taken for each other.
+    """
+    slug = re.sub(r"\W+", "_", prompt.lower()).strip("_")[:NAMED_CHARACTERS].strip("_")
+    words = [f"{index:03d}", slug or "clip"]
+    if slug.replace("_", " ") != prompt:
+        words.append(hashlib.sha256(prompt.encode()).hexdigest()[:8])
+    return Path(output_dir) / "_".join(words)
 
 
 def check_placeholders_are_used(prompts, learned):
