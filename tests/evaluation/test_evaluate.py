@@ -106,7 +106,29 @@ def test_the_reference_file_of_the_field(tmp_path, reference_dir):
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     for key in ("mean", "composite", "alpha"):
         assert set(expected[key]) <= set(written[key])
-    assert written["alpha"] == {"psnr": None, "ssim": 1.0}  # JSON has no infinity
+    assert written["alpha"] == {"psnr": "inf", "ssim": 1.0}
+
+
+def test_a_perfect_clip_is_infinite_in_every_file_and_meets_every_bar(tmp_path):
+    """JSON has no infinity: a word that float() reads, in JSON as in CSV; what was not measured is null and empty."""
+    hard = drawn()
+    hard[..., 3] = np.where(hard[..., 3] > 127, 255, 0)
+    file = write(tmp_path / "a.mkv", hard)
+    bars = ["alpha_psnr=60", "composite_psnr=inf", "opaque_alpha_psnr=1e9"]
+    report = run(tmp_path, file, file, fail_under=bars)
+    assert report.passed and report.overall["alpha_psnr"] == math.inf
+    text = (tmp_path / "out" / "evaluation.json").read_text()
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    written = json.loads(text, parse_constant=refuse)
+    clip, (row, *frames) = written["clips"][0], read_csv(tmp_path)
+    assert written["alpha"]["psnr"] == clip["composite"]["grey"]["psnr"] == row["alpha_psnr"] == "inf"
+    assert float(written["alpha"]["psnr"]) == float(row["composite_grey_psnr"]) == math.inf
+    assert {frame["alpha_psnr"] for frame in frames} == {"inf"}
+    assert clip["regions"]["semi_transparent"]["alpha"]["psnr"] is None
+    assert row["semi_transparent_alpha_psnr"] == ""
 
 
 def test_lists_of_every_kind_say_how_their_rows_are_read(tmp_path):

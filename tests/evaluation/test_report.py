@@ -9,9 +9,11 @@ from shown_runs import NUM_FRAMES, moving_square, write_generated, write_runs, w
 
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.evaluation.evaluate import evaluate
+from wan_alpha.evaluation.json_figures import json_figures
 from wan_alpha.evaluation.report import write_report
 from wan_alpha.evaluation.report_curves import MAX_POINTS, charts, thin
 from wan_alpha.evaluation.report_evaluation import evaluation_tables
+from wan_alpha.evaluation.report_figures import validation_table
 from wan_alpha.evaluation.report_runs import Run, read_runs, short_labels
 from wan_alpha.media.write import LosslessWriter, OpaqueWriter, write_png
 from wan_alpha.training.config import load_recipe
@@ -138,10 +140,18 @@ def test_what_was_evaluated_stands_beside_its_reference(tmp_path):
 
 
 def test_infinity_and_nothing_are_json():
-    run = Run("run", None, evaluations=[("", {"mean": {"a_psnr": float("inf"), "mad": float("nan"), "b_mse": 1.0}})])
+    figures = json_figures({"mean": {"a_psnr": float("inf"), "mad": float("nan"), "b_mse": 1.0}})
+    clip = {"name": "inf", **figures, "transparency": {"collapse": "all clear"}}
+    run = Run("run", None, evaluations=[("", figures | {"clips": [clip]})])
+    run.validations = [("v", {"alpha": figures["mean"] | {"psnr": "inf"}})]
     overall, by_clip, special = evaluation_tables([run])
-    assert [row[2] for row in overall["rows"]] == ["∞", None, 1.0] and by_clip is None and special is None
-    json.dumps(overall, allow_nan=False)
+    assert [row[2] for row in overall["rows"]] == ["∞", None, 1.0] and special is None
+    kinds = {column["name"]: column["kind"] for column in by_clip["columns"]}
+    assert kinds == {"clip": "text", "a psnr": "high", "b mse": "low", "transparency collapse": "text"}
+    assert by_clip["rows"] == [["inf", "∞", 1.0, "all clear"]]
+    reconstruction = validation_table([run])
+    assert reconstruction["rows"][0][4] == "∞"
+    json.dumps([overall, by_clip, reconstruction], allow_nan=False)
 
 
 def test_an_earlier_report_is_replaced_and_other_pages_are_kept(runs, tmp_path):

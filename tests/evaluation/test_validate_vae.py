@@ -51,8 +51,8 @@ def test_a_pair_gives_table_video_and_stills(tmp_path, make_recipe, capsys):
     assert not report.passed  # random decoders reconstruct nothing
 
 
-def test_a_figure_without_bound_is_written_as_null(tmp_path, make_recipe, monkeypatch):
-    """JSON knows no infinity: of a stream that came back exactly, the PSNR is null."""
+def test_a_figure_without_bound_is_written_as_a_word(tmp_path, make_recipe, monkeypatch):
+    """JSON knows no infinity: of a stream that came back exactly, the PSNR is "inf"."""
     rgb, alpha = write_clip(tmp_path, num_frames=5, size=32)
     monkeypatch.setattr(validate_module, "reconstruct", lambda vae, rgb, alpha, *_: [(rgb, alpha, rgb, alpha)])
     report = validate_vae(make_recipe(rgb_video=rgb, alpha_video=alpha))
@@ -63,7 +63,7 @@ def test_a_figure_without_bound_is_written_as_null(tmp_path, make_recipe, monkey
 
     text = (tmp_path / "out" / "validation_metrics.json").read_text()
     written = json.loads(text, parse_constant=refuse)
-    assert written["alpha"]["psnr"] is None and written["alpha"]["mae"] == 0.0
+    assert written["alpha"]["psnr"] == "inf" and written["alpha"]["mae"] == 0.0
     stills = [read_rgba(tmp_path / "out" / f"validation_{kind}_00004.png")[0] for kind in ("input", "rgba")]
     assert (stills[0] == stills[1]).all() and (stills[0][..., 3] == read_matte(alpha, 4, 1)[0]).all()
 

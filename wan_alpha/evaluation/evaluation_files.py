@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 
 from wan_alpha.evaluation.figure_names import TRANSPARENCY, mean_figure
+from wan_alpha.evaluation.json_figures import json_figures
 from wan_alpha.metrics.regions import FRAME
-from wan_alpha.training.run_folder import json_values
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
 SHOWN_CLIPS = 20
@@ -49,7 +49,7 @@ def clip_record(clip) -> dict:
     record = {"name": clip.pair.name, **files, "num_frames": clip.pair.info.num_frames}
     if clip.reference is not None:
         record |= by_region(clip.reference)
-    return json_values(record | {"transparency": clip.transparency})
+    return json_figures(record | {"transparency": clip.transparency})
 
 
 def by_region(figures) -> dict:
@@ -59,9 +59,12 @@ def by_region(figures) -> dict:
 
 
 def write_json(folder, clips, overall):
-    """Write evaluation.json: `mean`, `composite`, `alpha`, `regions`, `transparency` over all clips, then `clips`."""
+    """Write evaluation.json: `mean`, `composite`, `alpha`, `regions`, `transparency` over all clips, then `clips`.
+
+    Numbers as in `json_figures`.
+    """
     path = folder / JSON_FILE
-    content = {**json_values(overall), "clips": [clip_record(clip) for clip in clips]}
+    content = {**json_figures(overall), "clips": [clip_record(clip) for clip in clips]}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 

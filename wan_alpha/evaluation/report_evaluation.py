@@ -1,5 +1,6 @@
 """Tables out of ``evaluation.json``, whatever figures it holds: they are recognised by the names of the field."""
 
+from wan_alpha.evaluation.json_figures import read_figure
 from wan_alpha.evaluation.report_figures import table
 from wan_alpha.evaluation.report_settings import flatten
 
@@ -35,7 +36,9 @@ def evaluation_tables(runs):
 def _figures(values, special=None):
     """Yield (spelled-out name, value), the less nested first; `special` keeps those of single backgrounds and regions,
     or all others."""
-    flat = [(name, value) for name, value in flatten(values) if isinstance(value, int | float | str | None)]
+    flat = [
+        (name, read_figure(value)) for name, value in flatten(values) if isinstance(value, int | float | str | None)
+    ]
     for name, value in sorted(flat, key=lambda figure: figure[0].count(".")):
         if special is None or special == (name.count(".") > 1):
             yield name.replace("mean.", "").replace(".", " ").replace("_", " "), value

@@ -2,6 +2,7 @@
 
 import math
 
+from wan_alpha.evaluation.json_figures import read_figure
 from wan_alpha.evaluation.report_curves import last_validation
 
 
@@ -68,7 +69,9 @@ def validation_table(runs):
     for run in runs:
         for name, content in run.validations:
             streams = {stream: content.get(stream) or {} for stream in ("rgb", "alpha")}
-            figures = {f"{stream}_{key}": value for stream, of in streams.items() for key, value in of.items()}
+            figures = {
+                f"{stream}_{key}": read_figure(value) for stream, of in streams.items() for key, value in of.items()
+            }
             rows.append([run.label, name or "validation", *(figures.get(name) for name in names)])
         for training in run.trainings:
             figures = last_validation(training.metrics)

@@ -17,6 +17,7 @@ from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.evaluation.evaluate import numbers
 from wan_alpha.evaluation.evaluation_files import by_region
+from wan_alpha.evaluation.json_figures import json_figures
 from wan_alpha.media.write import OpaqueWriter, write_png
 from wan_alpha.metrics.mae import MAE_BARS, Verdict, mae_verdict
 from wan_alpha.metrics.reconstruction import ReconstructionMeter, ReconstructionQuality
@@ -25,7 +26,6 @@ from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import choose_device, choose_dtype
 from wan_alpha.training.config import GRID
 from wan_alpha.training.progress import StepProgress
-from wan_alpha.training.run_folder import json_values
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def validate_vae(recipe) -> ValidationReport:
     files.append(prefix.with_name(f"{prefix.name}_metrics.json"))
     content = by_region(numbers(details.means())) | asdict(quality)
     content |= {"rgb_verdict": verdicts[0], "alpha_verdict": verdicts[1], "num_frames": num_frames}
-    files[-1].write_text(json.dumps(json_values(content), indent=2) + "\n", encoding="utf-8")
+    files[-1].write_text(json.dumps(json_figures(content), indent=2) + "\n", encoding="utf-8")
     report = ValidationReport(quality, *verdicts, files)
     print_report(report)
     return report
