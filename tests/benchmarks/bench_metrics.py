@@ -5,7 +5,6 @@ python tests/benchmarks/bench_metrics.py --num_frames 81 --height 480 --width 83
 
 import argparse
 import gc
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,9 @@ from plain_metrics import NAMES, library, plain_metrics
 from side_by_side import print_ways, run_way
 
 from wan_alpha.metrics.alpha_meter import AlphaMeter
+
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of the tests
+import processes
 
 CHUNK = 8
 
@@ -71,9 +73,8 @@ def compare(num_frames, height, width, noise, repeats=1):
 
 def peak_memory(num_frames, height, width):
     """Megabytes that a process needs to measure this many frames beyond what it had before; frames are drawn on."""
-    command = [sys.executable, __file__, "--only_memory", "--num_frames", str(num_frames)]
-    command += ["--height", str(height), "--width", str(width)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    options = ["--only_memory", "--num_frames", num_frames, "--height", height, "--width", width]
+    return float(processes.run_alone(__file__, *options))
 
 
 def measure_memory(num_frames, height, width):
@@ -84,18 +85,13 @@ def measure_memory(num_frames, height, width):
     gc.collect()
     # Linux: what drawing took at its peak is forgotten.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _megabytes("VmRSS")
+    before = processes.memory_now()
     meter = AlphaMeter()
     for start in range(0, num_frames, CHUNK):
         pred, alpha = few[:, : num_frames - start].clone()
         meter.update(pred[None, None], alpha[None, None])
     meter.means()
-    return _megabytes("VmHWM") - before
-
-
-def _megabytes(name):
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith(name)) / 1024
+    return processes.peak_memory() - before
 
 
 def main():

@@ -10,7 +10,6 @@ Both go through the loader that training uses: in this process, and in two proce
 import argparse
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,9 @@ from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.data.sampling import choose_frames, seeded_generator
 from wan_alpha.media.read import iter_frames
 from wan_alpha.media.write import MatteWriter, OpaqueWriter
+
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of the tests
+import processes
 
 
 @dataclass
@@ -99,7 +101,7 @@ def cpu_seconds():
     """CPU seconds of this process and of all that it started; those of ended ones once they are waited for."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     seconds = sum(usage.ru_utime + usage.ru_stime for usage in used)
-    for process in child_processes():
+    for process in processes.child_processes():
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
         seconds += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return seconds
@@ -164,19 +166,8 @@ def read_all(path):
     for _ in iter_frames(path):
         count += 1
         if count % 20 == 0:
-            ffmpeg_peak = max(ffmpeg_peak, *(peak_kilobytes(child) for child in child_processes()))
-    print(f"{count} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} {ffmpeg_peak / 1024:.0f}")
-
-
-def child_processes():
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-
-
-def peak_kilobytes(process):
-    """Most memory that a running process has held (Linux; getrusage would count what it shared before it was ffmpeg)."""
-    status = Path(f"/proc/{process}/status").read_text()
-    peaks = [int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")]
-    return max(peaks, default=0)
+            ffmpeg_peak = max([ffmpeg_peak, *map(processes.peak_memory, processes.child_processes())])
+    print(f"{count} {processes.peak_memory():.0f} {ffmpeg_peak:.0f}")
 
 
 def print_memory(height, width):
@@ -189,9 +180,7 @@ def print_memory(height, width):
             with OpaqueWriter(path, crf=30) as writer:
                 for t in range(num_frames):
                     writer.write(np.full((1, height, width, 3), t % 256, np.uint8))
-            command = [sys.executable, __file__, "--read", path]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-            table.add_row(*done.stdout.split())
+            table.add_row(*processes.run_alone(__file__, "--read", path).split())
     Console(width=120).print(table)
 
 
@@ -219,7 +208,8 @@ def main():
         for size in ((272, 272), (480, 832)):
             ways = compare(rows, options.num_frames, size, options.rounds)
             load = os.getloadavg()[0]
-            title = f"{options.num_frames} of {options.length} frames, 480x832 pairs of {megabytes:.1f} MB, to {size[0]}x{size[1]}"
+            pairs = f"480x832 pairs of {megabytes:.1f} MB"
+            title = f"{options.num_frames} of {options.length} frames, {pairs}, to {size[0]}x{size[1]}"
             print_speed(f"{title}, {os.cpu_count()} cores, load {load:.1f}", ways, len(rows))
 
 

@@ -9,7 +9,6 @@ The second line writes clips of those lengths, each in a process of its own, and
 import argparse
 import io
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,9 @@ from wan_alpha.media.formats import FORMATS
 from wan_alpha.media.outputs import ClipOutputs
 from wan_alpha.media.read import read_rgba
 from wan_alpha.media.write import PreviewWriter
+
+sys.path.append(str(Path(__file__).parents[1]))  # the folder of the tests
+import processes
 
 LEMUR = Path(wan_alpha.__file__).parent / "assets" / "media" / "lemur_cutout.png"
 CHUNK = 4  # frames a decoder hands over at a time
@@ -119,13 +121,10 @@ def _read_back(folder):
 
 def peak_memory(num_frames, height, width):
     """MiB that a process of its own takes at most: (Python's, the largest of its ffmpeg processes). Linux only."""
-    script = "import sys, bench_write; bench_write.measure(*map(int, sys.argv[1:]))"
-    command = [sys.executable, "-c", script, str(num_frames), str(height), str(width)]
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, capture_output=True, text=True, check=True
+    size = ["--height", height, "--width", width]
+    own, children = map(
+        float, processes.run_alone(__file__, "--only_memory", "--num_frames", num_frames, *size).split()
     )
-    own, children = map(float, done.stdout.split())
     return own, children
 
 
@@ -135,7 +134,7 @@ def measure(num_frames, height, width):
     with tempfile.TemporaryDirectory() as folder:
         outputs = write_here(Path(folder), _watched(pan(num_frames, height, width), children), ("png", "preview"))
         outputs.verify()
-    print(_high_water("self"), max(children))
+    print(processes.peak_memory(), max(children))
 
 
 def _watched(chunks, peaks):
@@ -150,17 +149,7 @@ def _watched(chunks, peaks):
 
 
 def _children_peaks():
-    tasks = Path("/proc/self/task").iterdir()
-    return [_high_water(pid) for task in tasks for pid in (task / "children").read_text().split()]
-
-
-def _high_water(pid):
-    """MiB a process has held at most. (What getrusage says of a child counts its parent's memory before exec.)"""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0  # it ended meanwhile
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+    return [processes.peak_memory(child) for child in processes.child_processes()]
 
 
 def main():
@@ -172,8 +161,12 @@ def main():
     parser.add_argument("--width", type=int, default=832, help="pixels")
     parser.add_argument("--repeats", type=int, default=1, help="timed runs of each way; the fastest counts")
     parser.add_argument("--memory", default="", help="lengths in frames, with commas: measure memory instead of time")
+    parser.add_argument("--only_memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = (options.height, options.width)
+    if options.only_memory:
+        measure(options.num_frames, *size)
+        return
     if options.memory:
         for num_frames in map(int, options.memory.split(",")):
             own, children = peak_memory(num_frames, *size)

@@ -1,12 +1,10 @@
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_together
 from safetensors.torch import load_file, save_file
 from tiny_wan_files import NUM_TOKENS, write_dataset
 
@@ -155,11 +153,7 @@ def build_in_two_processes(folder, recipes):
     files = [folder / f"recipe{number}.json" for number in range(len(recipes))]
     for file, recipe in zip(files, recipes, strict=True):
         file.write_text(json.dumps(recipe.as_dict()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    arguments = map(str, [folder, *files])
-    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run_together(SCRIPT, folder, *files)
     return list(zip(*(json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)), strict=True))
 
 

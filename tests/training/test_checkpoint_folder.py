@@ -6,13 +6,12 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from file_faults import Faults, contents, leftovers
+from processes import run_alone
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.training import checkpoint_folder, durable
@@ -243,12 +242,7 @@ def test_the_log_is_flushed_before_the_checkpoint_counts_its_lines(tmp_path, mon
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills need fork")
 def test_killed_savers_leave_what_was_saved_and_nothing_stale(tmp_path):
     """kill -9 at 100 random instants, and at every single file operation of a save."""
-    script = Path(__file__).with_name("kill_saver.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(run_alone(Path(__file__).with_name("kill_saver.py"), tmp_path))
     assert result["random"]["wrong"] == [] and result["every"]["wrong"] == []
     # The kills did hit saves in the middle.
     assert result["random"]["interrupted"] >= 20 and result["random"]["saved"] > 5

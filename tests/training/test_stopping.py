@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 from durable_toy import ListeningModule, everything, train
+from processes import run_alone
 from toy_regression import ToyDataset
 
 from wan_alpha.data.sampling import derive_seed
@@ -121,12 +120,7 @@ def test_in_another_thread_signals_are_left_alone(tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
 def test_stopped_at_random_instants_it_is_the_same_run(tmp_path, name):
     """20 times each, half of them while a checkpoint is being written."""
-    script = Path(__file__).with_name("stop_toy.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), name], capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = json.loads(run_alone(Path(__file__).with_name("stop_toy.py"), tmp_path, name))
     assert result["differing"] == [] and result["leftovers"] == []
     assert result["stopped"] >= 20 and result["while_saving"] >= 5 and result["finished"] >= 1
     assert set(result["exit_codes"]) <= ({0, 75} if name == "SIGTERM" else {0, -9})

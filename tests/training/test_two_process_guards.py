@@ -1,15 +1,13 @@
 """Two processes act as one: on a number that is not finite, on a signal, on a disk that fails, on a folder in use."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from durable_toy import everything
+from processes import run_together
 
 from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.weights.io import load_state_dict
@@ -20,10 +18,7 @@ SCRIPT = Path(__file__).with_name("two_process_guards.py")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, str(folder)], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    run_together(SCRIPT, folder)
     return folder
 
 

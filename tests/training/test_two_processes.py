@@ -1,12 +1,10 @@
 """Two processes compute what one does with twice the batch."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_together
 from two_process_toy import LENGTHS, train
 
 from wan_alpha.training.run_folder import read_metrics
@@ -18,12 +16,7 @@ SCRIPT = Path(__file__).with_name("two_process_toy.py")
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(folder), "1", "2"], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    run_together(SCRIPT, folder, 1, 2)
     return folder
 
 
