@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+TESTS = Path(__file__).resolve().parent
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 
 
@@ -23,7 +24,8 @@ def run_together(script, *arguments, num_processes=2, timeout=600):
 
 
 def _run(command, script, timeout):
-    paths = [Path(__file__).parent, Path(script).parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The checkout itself too: what is installed may be another one.
+    paths = [TESTS, Path(script).parent, TESTS.parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}\n{done.stderr}"

@@ -47,14 +47,17 @@ def test_too_many_end_the_run_everywhere(seen):
     assert [rank["fatal"] for rank in seen] == [[2, 6], [2, 6]]  # exit code, calls
 
 
-def test_a_signal_to_one_rank_stops_all_and_the_rest_is_the_same_run(folder, seen):
-    assert [rank["stopped"] for rank in seen] == [[75, 75, 0]] * 2
-    assert everything(folder / "stopped") == everything(folder / "straight")
+@pytest.mark.parametrize("run", ["stopped0", "stopped2"])
+def test_a_signal_to_one_rank_stops_all_and_the_rest_is_the_same_run(folder, seen, run):
+    assert [rank[run] for rank in seen] == [[75] * 5 + [0]] * 2
+    assert everything(folder / run) == everything(folder / "straight")
 
 
-def test_every_sample_is_seen_once_over_interruptions(seen):
-    """Each epoch's last step leaves one process without a sample; it repeats one, with weight 0."""
-    interrupted, straight = (Counter(seen[0][name] + seen[1][name]) for name in ("samples", "straight samples"))
+@pytest.mark.parametrize("run", ["stopped0", "stopped2"])
+def test_every_sample_is_seen_once_over_five_interruptions(seen, run):
+    """With 0 and 2 loading processes. Each epoch's last step leaves one rank without a sample; it repeats one, with
+    weight 0."""
+    interrupted, straight = (Counter(seen[0][name] + seen[1][name]) for name in (f"{run} samples", "straight samples"))
     assert interrupted == straight
     assert sorted(straight.values()) == [1] * 12 + [2] * 2
 

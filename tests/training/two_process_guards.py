@@ -20,6 +20,14 @@ from wan_alpha.weights.io import tensors_sha256
 RANK = int(os.environ["RANK"])
 OPTIONS = {"batch_size": 1, "gradient_accumulation": 1, "max_steps": 8, "checkpoint_every": 1, "keep_checkpoints": 99}
 LENGTH = 7  # in steps of two samples: the last of an epoch has one
+# Who is told what, in which of its steps.
+INTERRUPTIONS = (
+    (1, signal.SIGUSR1, 2),
+    (0, signal.SIGTERM, 1),
+    (1, signal.SIGTERM, 1),
+    (0, signal.SIGUSR1, 2),
+    (1, signal.SIGTERM, 1),
+)
 
 
 class HashingModule(ListeningModule):
@@ -62,12 +70,13 @@ def main(top):
     code, module = attempt(top / "fatal", bad, max_skipped_updates=3)
     seen["fatal"] = code, module.calls
 
-    first = attempt(top / "stopped", on_rank(1, signal.SIGUSR1, 3))
-    second = attempt(top / "stopped", on_rank(0, signal.SIGTERM, 2))
-    last = attempt(top / "stopped")
-    seen["stopped"] = [code for code, _ in (first, second, last)]
-    seen["samples"] = [seed for _, module in (first, second, last) for seed in module.seen]
     seen["straight samples"] = straight[1].seen
+    for num_workers in (0, 2):
+        folder, options = top / f"stopped{num_workers}", {"num_workers": num_workers}
+        runs = [attempt(folder, on_rank(*interruption), **options) for interruption in INTERRUPTIONS]
+        runs.append(attempt(folder, **options))
+        seen[folder.name] = [code for code, _ in runs]
+        seen[f"{folder.name} samples"] = [seed for _, module in runs for seed in module.seen]
 
     original, saving.write_checkpoint = saving.write_checkpoint, failing_write
     seen["unsaved"] = attempt(top / "unsaved")[0]
