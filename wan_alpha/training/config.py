@@ -116,7 +116,13 @@ class TrainingSettings(Section):
     log_every: int = Field(1, ge=1, description="optimizer steps between lines of metrics.jsonl")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
     device: Device = Field("auto", description="where to train")
-    num_workers: int = Field(0, ge=0, description="processes that load clips")
+    num_workers: int = Field(
+        0, ge=0, description="processes that load clips ahead; 0 = the training itself loads each when its turn comes"
+    )
+    prefetch: int = Field(2, ge=1, description="batches that each of these processes loads ahead")
+    worker_start: Literal["auto", "fork", "forkserver", "spawn"] = Field(
+        "auto", description="how these processes are started; auto = fork on Linux, spawn elsewhere"
+    )
 
     @model_validator(mode="after")
     def _has_an_end(self):
@@ -134,6 +140,9 @@ class TrainingSettings(Section):
             raise ValueError("keep_best has no effect without validate_every: give both, or neither")
         if self.keep_best is None and not self.has_default("best_is"):
             raise ValueError("best_is has no effect without keep_best: give both, or neither")
+        unused = [name for name in ("prefetch", "worker_start") if not self.has_default(name)]
+        if self.num_workers == 0 and unused:
+            raise ValueError(f"{unused[0]} has no effect with num_workers = 0: leave it out, or give workers")
         unused = [name for name in ("ema_on_cpu", "ema_used_by") if not self.has_default(name)]
         if self.ema_decay is None and unused:
             raise ValueError(f"{unused[0]} has no effect without ema_decay: give both, or neither")

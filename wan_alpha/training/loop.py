@@ -3,13 +3,12 @@
 To resume, run the same command again: the run continues at its newest checkpoint as if it had never stopped.
 """
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from wan_alpha.errors import CheckpointError, ConfigError, RunStopped
 from wan_alpha.training.agreement import on_main
@@ -18,7 +17,8 @@ from wan_alpha.training.device import make_accelerator
 from wan_alpha.training.ema import WeightAverage
 from wan_alpha.training.environment import write_environment
 from wan_alpha.training.guards import count_update, loss_spike
-from wan_alpha.training.order import epoch_order, micro_batches, step_samples
+from wan_alpha.training.loading import load_batches
+from wan_alpha.training.order import SampleOrder, count_samples, micro_batches
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
     MetricsLog,
@@ -31,7 +31,7 @@ from wan_alpha.training.run_folder import (
 from wan_alpha.training.run_lock import run_lock
 from wan_alpha.training.saving import CHECKPOINTS_FOLDER, Saver, find_checkpoint
 from wan_alpha.training.schedule import learning_rate
-from wan_alpha.training.signals import StopSignals, leave_signals_to_the_trainer
+from wan_alpha.training.signals import StopSignals
 from wan_alpha.training.state import RunState
 from wan_alpha.training.step import StepRunner
 from wan_alpha.training.validation import Validation, averaged_for, note_best
@@ -78,7 +78,8 @@ def run_training(
         module: called with a batch, returns a dict of scalar tensors, each a mean over the batch's samples; "total" is
             minimised. Parameters with requires_grad are trained, as float32.
         dataset: map-style, with ``set_epoch(epoch)``; its samples depend on (seed, epoch, index) alone. Where it has
-            ``fingerprint()`` -> dict of what it is made of to a hash, a resume under another one is refused.
+            ``fingerprint()`` -> dict of what it is made of to a hash, a resume under another one is refused; where it
+            has ``summary()`` -> text, the run begins with it; ``group_of`` and ``epoch_samples``: see training.order.
         settings: TrainingSettings.
         output_dir: gets ``metrics.jsonl``, ``recipe.json``, ``environment.json`` and ``checkpoints/``.
         seed: of the samples' order.
@@ -132,6 +133,7 @@ class _Run:
             raise ConfigError("training.keep_best needs held-out clips to validate on; give them, or leave it out")
         self.accelerator = make_accelerator(self.settings)
         self.is_main = self.accelerator.is_main_process
+        self.order = SampleOrder(self.dataset, self.seed)
         self.step_size = self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
         with ExitStack() as stack:
             on_main(self.accelerator, self._enter_folder, stack)
@@ -197,8 +199,9 @@ class _Run:
     def _total_steps(self):
         limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
         if self.settings.num_epochs is not None:
-            length, left = len(self.dataset), self.settings.num_epochs - self.state.epoch
-            steps = math.ceil(length / self.step_size) * left - math.ceil(self.state.position / self.step_size)
+            length, epochs_left = self.order.epoch_length, self.settings.num_epochs - self.state.epoch
+            steps = _ceil(length, self.step_size) * (epochs_left - 1)
+            steps += _ceil(length - self.state.position, self.step_size)
             limits.append(self.state.step + max(0, steps))
         return min(limits)
 
@@ -230,38 +233,35 @@ class _Run:
         self.state.exported = []
         self.initial = self.validation.run("initial_validation_", 0) if resumed_from == 0 else {}
         self.runner.model.train()
-        while self.state.step < self.total_steps:
-            self._train_epoch()
+        shares = ((planned.epoch, self._share(planned)) for planned in self._planned_steps())
+        batches = load_batches(self.dataset, shares, self.collate, self.settings, self.accelerator.device)
+        for planned in self._planned_steps():
+            self._train_step(planned, batches)
 
-    def _train_epoch(self):
-        state, settings = self.state, self.settings
-        order = epoch_order(self.seed, state.epoch, len(self.dataset))
-        steps = step_samples(order, state.position, self.step_size)[: self.total_steps - state.step]
+    def _planned_steps(self):
+        state = self.state
+        cuts = state.cuts or [[self.step_size, state.position]] * (state.position > 0)
+        steps = self.order.steps(state.epoch, cuts, self.step_size)
+        return islice(steps, self.total_steps - state.step)
+
+    def _share(self, planned):
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
-        shares = [micro_batches(samples, rank, world_size, settings.batch_size) for samples in steps]
-        self.dataset.set_epoch(state.epoch)
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=[part.indices for share in shares for part in share],
-            collate_fn=self.collate,
-            num_workers=settings.num_workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
-            worker_init_fn=leave_signals_to_the_trainer,
-        )
-        batches = iter(loader)
+        return micro_batches(planned.samples, rank, world_size, self.settings.batch_size, self.order.group_of)
+
+    def _train_step(self, planned, batches):
+        state, settings = self.state, self.settings
         flags = {"stop": lambda: self.signals.received is not None, "unsaved": self.saver.has_failed}
-        for samples, share in zip(steps, shares, strict=True):
-            rate = learning_rate(state.step, self.total_steps, settings)
-            report = self.runner.run(state.step, share, batches, rate, flags)
-            self._count(report)
-            figures = {"epoch": state.epoch, "learning_rate": rate, "gradient_norm": report.gradient_norm}
-            state.step += 1
-            state.position += len(samples)
-            if state.position == len(order):
-                state.epoch, state.position = state.epoch + 1, 0
-            self._after_step(dict(report.terms), figures)
-            self._heed(report.raised)
+        rate = learning_rate(state.step, self.total_steps, settings)
+        report = self.runner.run(state.step, self._share(planned), batches, rate, flags)
+        self._count(report)
+        figures = {"epoch": state.epoch, "learning_rate": rate, "gradient_norm": report.gradient_norm}
+        state.step += 1
+        state.position += len(planned.samples)
+        state.cuts = count_samples(state.cuts, self.step_size, len(planned.samples))
+        if state.position == self.order.epoch_length:
+            state.epoch, state.position, state.cuts = state.epoch + 1, 0, []
+        self._after_step(dict(report.terms), figures)
+        self._heed(report.raised)
 
     def _count(self, report):
         state = self.state
@@ -331,6 +331,10 @@ class _Run:
             on_main(self.accelerator, self._export)
         if finished or is_due or improved:
             on_main(self.accelerator, self._save)
+
+
+def _ceil(number, divisor):
+    return -(-number // divisor)
 
 
 def _own(content, average):

@@ -17,7 +17,7 @@ RESUME_TRAINING = frozenset(
     for name in (
         "max_steps", "num_epochs", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best", "best_is",
         "background_saving", "max_skipped_updates", "loss_spike", "ema_on_cpu", "validate_every", "log_every", "device",
-        "num_workers", "gradient_checkpointing",
+        "num_workers", "prefetch", "worker_start", "gradient_checkpointing",
     )
 )  # fmt: skip
 
