@@ -1,4 +1,4 @@
-"""Order, shares and learning rate: functions of their arguments alone."""
+"""Order and shares: functions of their arguments alone."""
 
 from itertools import islice
 
@@ -8,7 +8,6 @@ import torch
 from wan_alpha.training.config import TrainingSettings
 from wan_alpha.training.loading import load_batches
 from wan_alpha.training.order import SampleOrder, count_samples, epoch_order, group_steps, micro_batches
-from wan_alpha.training.schedule import learning_rate
 
 
 def test_order_is_a_permutation_from_seed_and_epoch():
@@ -36,18 +35,6 @@ def test_one_group_is_cut_as_it_comes():
     order = epoch_order(0, 0, 10)
     assert list(group_steps(order, lambda index: None, 4)) == [order[:4], order[4:8], order[8:]]
     assert list(group_steps([], lambda index: None, 4)) == []
-
-
-@pytest.mark.parametrize(
-    "schedule, step, expected",
-    [
-        ("constant", 0, 0.25), ("constant", 2, 0.75), ("constant", 3, 1.0), ("constant", 99, 1.0),
-        ("cosine", 0, 0.25), ("cosine", 3, 1.0), ("cosine", 53, 0.5), ("cosine", 103, 0.0),
-    ],
-)  # fmt: skip
-def test_learning_rate(schedule, step, expected):
-    settings = TrainingSettings(max_steps=103, learning_rate=2e-3, warmup_steps=3, schedule=schedule)
-    assert learning_rate(step, 103, settings) == pytest.approx(expected * 2e-3, abs=1e-12)
 
 
 def sizes(index):

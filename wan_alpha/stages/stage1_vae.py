@@ -15,6 +15,7 @@ from wan_alpha.losses.reconstruction import TEMPORAL_TERMS, TERMS, RGBAReconstru
 from wan_alpha.metrics.reconstruction import ReconstructionMeter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.training.loop import run_training
+from wan_alpha.training.optimizers import check_optimizer
 
 WEIGHTS_FILE = "rgba_vae.safetensors"
 RELEASED_FILE = "rgba_vae_released.bin"
@@ -163,6 +164,7 @@ def train_vae(recipe):
     Raises:
         ConfigError, DataError, CheckpointError, NonFiniteError: what is wrong with recipe, clips, weights or numbers.
     """
+    check_optimizer(recipe.training)
     clips = training_clips(recipe.data, recipe.seed)
     held_out = held_out_clips(recipe.data) if recipe.data.validation_metadata is not None else []
     module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))

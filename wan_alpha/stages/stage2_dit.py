@@ -22,6 +22,7 @@ from wan_alpha.stages.flow_objective import (
     velocity_loss,
 )
 from wan_alpha.training.loop import run_training
+from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
 from wan_alpha.weights.adapters import adapter_metadata
 from wan_alpha.weights.io import save_safetensors, tensors_sha256
@@ -151,6 +152,7 @@ def train_dit(recipe):
         CheckpointError: weights are not what they claim.
         ConfigError: a model of two experts, or what the loop refuses.
     """
+    check_optimizer(recipe.training)
     cache = open_fresh_cache(recipe.cache)
     validation = None
     if recipe.validation_cache is not None:

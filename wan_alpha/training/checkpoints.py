@@ -3,8 +3,11 @@
 The state file and the way to the disk are those of :mod:`wan_alpha.training.checkpoint_folder`.
 """
 
+import json
+
 from wan_alpha.errors import CheckpointError
-from wan_alpha.weights.io import load_state_dict
+from wan_alpha.training.optimizer_state import restore_state, split_state
+from wan_alpha.weights.io import load_state_dict, read_metadata
 from wan_alpha.weights.safetensors_stream import safetensors_stream
 
 MODEL_FILE = "model.safetensors"
@@ -15,15 +18,6 @@ AVERAGE_FILE = "ema.safetensors"
 def trained_parameters(module):
     """Name -> parameter of everything with a gradient, in the module's order."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def optimizer_tensors(optimizer, parameters):
-    """The optimizer's state as ``<parameter>/<field>`` -> tensor."""
-    return {
-        f"{name}/{field}": value
-        for name, parameter in parameters.items()
-        for field, value in optimizer.state[parameter].items()
-    }
 
 
 def checkpoint_tensors(step, parameters, optimizer, average=None, exported=None):
@@ -39,7 +33,8 @@ def checkpoint_tensors(step, parameters, optimizer, average=None, exported=None)
     """
     metadata = {"step": str(step)}
     files = {MODEL_FILE: (dict(parameters), metadata)}
-    files[OPTIMIZER_FILE] = (optimizer_tensors(optimizer, parameters), metadata)
+    tensors, values = split_state(optimizer, parameters)
+    files[OPTIMIZER_FILE] = (tensors, metadata | {"values": json.dumps(values)})
     if average is not None:
         files[AVERAGE_FILE] = (average.tensors(), metadata)
     return {**(exported or {}), **files}
@@ -60,16 +55,9 @@ def load_checkpoint(checkpoint, parameters, optimizer, average=None):
         parameters[name].data.copy_(tensor)
     if average is not None:
         average.load(_fitting_tensors(checkpoint / AVERAGE_FILE, parameters))
-    fields = {}
-    for key, value in load_state_dict(checkpoint / OPTIMIZER_FILE).items():
-        name, field = key.rsplit("/", 1)
-        # A copy: the optimizer would go on with the mapped file itself, which is deleted one day.
-        fields.setdefault(name, {})[field] = value.clone()
-    # Through load_state_dict, which puts each tensor where the optimizer wants it.
-    state = optimizer.state_dict()
-    names = list(parameters)
-    state["state"] = {index: fields[name] for index, name in enumerate(names) if name in fields}
-    optimizer.load_state_dict(state)
+    path = checkpoint / OPTIMIZER_FILE
+    values = json.loads(read_metadata(path).get("values", "{}"))  # of an earlier version: tensors were all there was
+    restore_state(optimizer, parameters, load_state_dict(path), values)
 
 
 def _fitting_tensors(path, parameters):

@@ -48,6 +48,17 @@ def _is_tuple(annotation):
     return any(get_origin(option) is tuple for option in options)
 
 
+def _is_dict(annotation):
+    return get_origin(annotation) is dict
+
+
+def _parse_json(text):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error})") from error
+
+
 class Section(BaseModel):
     """A table of a recipe. Unknown keys are errors; ``"none"`` stands for None, which TOML lacks; a list may be
     written with commas."""
@@ -64,6 +75,8 @@ class Section(BaseModel):
         annotation = cls.model_fields[info.field_name].annotation
         if isinstance(value, str) and value.lower() == "none" and allows_none(annotation):
             return None
+        if isinstance(value, str) and (_is_dict(annotation) or value.lstrip().startswith("[{")):
+            return _parse_json(value)
         if isinstance(value, str) and _is_tuple(annotation):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
@@ -75,10 +88,27 @@ class TrainingSettings(Section):
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps")
     num_epochs: int | None = Field(None, ge=1, description="stop after this many passes over the data")
     batch_size: int = Field(1, ge=1, description="clips per device and micro-batch")
-    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW, per unit of learning rate")
+    optimizer: str = Field(
+        "adamw",
+        description="adamw (fused where the device can), adamw_8bit, prodigy, schedule_free, adafactor, or the import "
+        "path of any torch optimizer, such as torch.optim.SGD",
+    )
+    optimizer_options: dict[str, Any] = Field(
+        {},
+        description="the optimizer's own options, as its documentation names them: a table, on the command line JSON",
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="peak learning rate; with prodigy 1")
+    weight_decay: float = Field(
+        0.01, ge=0, description="the optimizer's weight decay; AdamW's is decoupled, per unit of learning rate"
+    )
     warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    schedule: Literal["constant", "linear", "cosine", "polynomial"] = Field(
+        "constant", description="learning rate after the warm-up"
+    )
+    schedule_power: float = Field(2.0, gt=0, description="exponent of the polynomial schedule")
+    final_learning_rate: float = Field(
+        0.0, ge=0, description="what linear, cosine and polynomial schedules fall to towards the run's end"
+    )
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
     max_grad_norm: float | None = Field(
         1.0, gt=0, description="clip the gradient's L2 norm to this; none = no clipping"
@@ -140,6 +170,16 @@ class TrainingSettings(Section):
             raise ValueError("keep_best has no effect without validate_every: give both, or neither")
         if self.keep_best is None and not self.has_default("best_is"):
             raise ValueError("best_is has no effect without keep_best: give both, or neither")
+        if self.schedule == "constant" and not self.has_default("final_learning_rate"):
+            raise ValueError("final_learning_rate has no effect with schedule = 'constant': choose another, or none")
+        if self.schedule != "polynomial" and not self.has_default("schedule_power"):
+            raise ValueError(
+                f"schedule_power has no effect with schedule = {self.schedule!r}: choose polynomial, or none"
+            )
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate = {self.final_learning_rate} is above learning_rate = {self.learning_rate}"
+            )
         unused = [name for name in ("prefetch", "worker_start") if not self.has_default(name)]
         if self.num_workers == 0 and unused:
             raise ValueError(f"{unused[0]} has no effect with num_workers = 0: leave it out, or give workers")

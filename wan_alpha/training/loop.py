@@ -18,6 +18,7 @@ from wan_alpha.training.ema import WeightAverage
 from wan_alpha.training.environment import write_environment
 from wan_alpha.training.guards import count_update, loss_spike
 from wan_alpha.training.loading import load_batches
+from wan_alpha.training.optimizers import OwnAverage, check_optimizer, has_own_average, make_optimizer
 from wan_alpha.training.order import SampleOrder, count_samples, micro_batches
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
@@ -131,6 +132,7 @@ class _Run:
             raise ConfigError("the dataset is empty: there is nothing to train on")
         if self.settings.keep_best is not None and self.hooks.validate is None:
             raise ConfigError("training.keep_best needs held-out clips to validate on; give them, or leave it out")
+        check_optimizer(self.settings)
         self.accelerator = make_accelerator(self.settings)
         self.is_main = self.accelerator.is_main_process
         self.order = SampleOrder(self.dataset, self.seed)
@@ -153,7 +155,7 @@ class _Run:
             StepProgress(self.description, self.total_steps, resumed_from, enabled=self.is_main)
         )
         self.validation = Validation(
-            self.hooks.validate, self.module, self.average, self.accelerator, self.settings, self.progress
+            self.hooks.validate, self.module, self.shown_average, self.accelerator, self.settings, self.progress
         )
         saved_step = resumed_from if found.checkpoint is not None else None
         folder = self.output_dir / CHECKPOINTS_FOLDER
@@ -183,12 +185,12 @@ class _Run:
             # In bfloat16 an update of 1e-5 on a weight of 0.05 rounds to nothing.
             parameter.data = parameter.data.float()
         model = self.accelerator.prepare_model(self.module)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay
-        )
+        self.optimizer = make_optimizer(self.settings, self.parameters.values())
         self.average = None
         if self.settings.ema_decay is not None:
             self.average = WeightAverage(self.parameters, self.settings.ema_decay, self.settings.ema_on_cpu)
+        own_average = OwnAverage(self.optimizer, self.parameters) if has_own_average(self.optimizer) else None
+        self.shown_average = self.average or own_average
         if found.checkpoint is not None:
             load_checkpoint(found.checkpoint, self.parameters, self.optimizer, self.average)
             self.state = RunState.from_dict(found.state)
@@ -218,7 +220,7 @@ class _Run:
         on_main(self.accelerator, self._export)
 
     def _export(self):
-        with averaged_for("export", self.average, self.settings):
+        with averaged_for("export", self.shown_average, self.settings):
             files = self.hooks.export(self.module, self.output_dir)
         self.state.exported = [str(Path(file).relative_to(self.output_dir)) for file in files]
 
@@ -299,10 +301,10 @@ class _Run:
     def _checkpoint_files(self):
         exported = {}
         if self.hooks.checkpoint_export is not None:
-            with averaged_for("export", self.average, self.settings):
+            with averaged_for("export", self.shown_average, self.settings):
                 files = self.hooks.checkpoint_export(self.module)
                 # The average gives the weights' place back: what is exported may not be the weights themselves.
-                exported = {name: _own(content, self.average) for name, content in files.items()}
+                exported = {name: _own(content, self.shown_average) for name, content in files.items()}
         return checkpoint_tensors(self.state.step, self.parameters, self.optimizer, self.average, exported)
 
     def _after_step(self, terms, figures):

@@ -12,10 +12,11 @@ from wan_alpha.training.guards import is_better
 
 
 def averaged_for(purpose, average, settings):
-    """A context in which the trained parameters hold what the settings want for a purpose: weights, or their average.
+    """A context in which the trained parameters hold what the settings want for a purpose: weights, or an average.
 
     Args:
-        purpose: "validation" or "export"; average: a WeightAverage, or None; settings: TrainingSettings.
+        purpose: "validation" or "export"; average: a WeightAverage, a schedule-free optimizer's OwnAverage, or None.
+        settings: TrainingSettings.
     """
     wanted = average is not None and settings.ema_used_by in (purpose, "both")
     return average.in_place_of_weights() if wanted else nullcontext()
@@ -26,7 +27,7 @@ class Validation:
     """Validates in the main process while the others wait; all get the figures.
 
     Attributes:
-        validate: (module) -> dict of figures, or None; module: what is trained; average: its WeightAverage, or None.
+        validate: (module) -> dict of figures, or None; module: what is trained; average: see averaged_for.
         accelerator, settings, progress: of the run.
     """
 
