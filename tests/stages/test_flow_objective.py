@@ -31,16 +31,17 @@ def make_draw(ids):
 def test_a_sample_sees_the_same_alone_and_in_any_batch():
     latents, _ = make_latents(3)
     seeds = torch.tensor([5, 2**62 + 1, 7])
-    batch = draw_batch(latents, seeds, caption_dropout=0.5)
+    batch = draw_batch(latents, seeds, ObjectiveSettings(caption_dropout=0.5))
     for index, seed in enumerate(seeds.tolist()):
-        alone = draw_sample(SHAPE, seed, caption_dropout=0.5)
+        alone = draw_sample(SHAPE, seed, ObjectiveSettings(caption_dropout=0.5))
         for name in ("timestep_ids", "noise", "drops_caption"):
             assert torch.equal(getattr(batch, name)[index], getattr(alone, name)[0])
     assert len({float(noise.sum()) for noise in batch.noise}) == 3
 
 
 def test_timesteps_are_uniform_over_the_schedule_and_captions_drop_at_their_rate():
-    samples = [draw_sample((1, 1, 1, 1), seed, caption_dropout=0.25) for seed in range(4000)]
+    settings = ObjectiveSettings(caption_dropout=0.25)
+    samples = [draw_sample((1, 1, 1, 1), seed, settings) for seed in range(4000)]
     ids = torch.cat([sample.timestep_ids for sample in samples])
     assert 0 <= int(ids.min()) < 10 and NUM_TIMESTEPS - 10 <= int(ids.max()) < NUM_TIMESTEPS
     assert abs(ids.float().mean() - 499.5) < 20

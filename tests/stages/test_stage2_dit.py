@@ -354,3 +354,16 @@ def test_caches_of_different_encoders_do_not_go_together(tmp_path, make_cache_re
     build_cache(make_cache_recipe(tmp_path / "cache", **{"data.base_path": held_out, "model.wan": str(other)}))
     with pytest.raises(DataError, match="another text encoder"):
         train_dit(make_recipe(validation_cache=tmp_path / "cache"))
+
+
+@torch.no_grad()
+def test_each_size_has_the_shift_of_its_tokens(make_module, batch):
+    """The loss of latents of two sizes is that of fixed shifts, which Flux's line gives for 4 and 16 tokens."""
+    by_tokens = make_module(shift_from="tokens", shift_tokens=(4, 16), shift_logs=(0.0, 1.2))
+    small, large = batch, dict(batch)
+    large["latents"] = batch["latents"].repeat(1, 1, 1, 2, 2)
+    large["ellipse"] = batch["ellipse"].repeat(1, 1, 2, 2)
+    for sized, shift in ((small, 2.718281828**0.4), (large, 2.718281828**2.8)):
+        assert sized["latents"].shape[2] == 2
+        fixed = make_module(shift=shift)
+        torch.testing.assert_close(by_tokens(sized)["total"], fixed(sized)["total"], rtol=1e-5, atol=0)

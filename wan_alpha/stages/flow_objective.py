@@ -7,9 +7,8 @@ from diffsynth.diffusion import FlowMatchScheduler
 from torch import Tensor
 
 from wan_alpha.alpha.masks import shifted_noise
+from wan_alpha.stages.timesteps import NUM_TIMESTEPS, draw_timestep_id, loss_weights
 from wan_alpha.training.recipes import ObjectiveSettings
-
-NUM_TIMESTEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -45,21 +44,25 @@ def training_scheduler(shift: float, scheduler: FlowMatchScheduler | None = None
     return scheduler
 
 
-def draw_sample(shape: tuple[int, ...], sample_seed: int, caption_dropout: float = 0.0) -> Draw:
+def draw_sample(shape: tuple[int, ...], sample_seed: int, settings: ObjectiveSettings | None = None) -> Draw:
     """Everything random about one sample, (C, t, h, w), from its seed alone: a Draw with a batch of one.
 
     The generator lives on the CPU, so that a sample sees the same noise on every device.
+
+    Args:
+        settings: how timesteps are drawn and caption_dropout are read; the defaults if None.
     """
+    settings = settings or ObjectiveSettings()
     generator = torch.Generator().manual_seed(int(sample_seed))
-    timestep_ids = torch.randint(0, NUM_TIMESTEPS, (1,), generator=generator)
+    timestep_ids = draw_timestep_id(generator, settings)
     noise = torch.randn((1, *shape), generator=generator)
-    drops_caption = torch.rand(1, generator=generator) < caption_dropout
+    drops_caption = torch.rand(1, generator=generator) < settings.caption_dropout
     return Draw(timestep_ids, noise, drops_caption)
 
 
-def draw_batch(latents: Tensor, sample_seeds: Tensor, caption_dropout: float = 0.0) -> Draw:
+def draw_batch(latents: Tensor, sample_seeds: Tensor, settings: ObjectiveSettings | None = None) -> Draw:
     """`draw_sample` for each sample of latents (B, C, t, h, w), on their device."""
-    samples = [draw_sample(tuple(latents.shape[1:]), seed, caption_dropout) for seed in sample_seeds.tolist()]
+    samples = [draw_sample(tuple(latents.shape[1:]), seed, settings) for seed in sample_seeds.tolist()]
     timestep_ids, noise, drops_caption = (
         torch.cat([getattr(sample, name) for sample in samples]) for name in ("timestep_ids", "noise", "drops_caption")
     )
@@ -79,7 +82,7 @@ def noisy_batch(
         draw: from :func:`draw_batch`.
         ellipse: G, (B, t, h, w), [0, 1].
         scheduler: from :func:`training_scheduler`.
-        settings: noise_shift and weighting are read.
+        settings: noise_shift and the weighting are read.
     """
     latents = latents.float()
     noise = draw.noise.to(latents)
@@ -88,8 +91,8 @@ def noisy_batch(
     ids = draw.timestep_ids
     # Timesteps stay float32: bfloat16 would merge the 1000 of them into 294.
     timesteps = scheduler.timesteps[ids].float().to(latents.device)
+    weights = loss_weights(scheduler.sigmas[ids].float(), scheduler.linear_timesteps_weights[ids], settings)
     sigmas = scheduler.sigmas[ids].float().to(latents.device).view(-1, 1, 1, 1, 1)
-    weights = scheduler.linear_timesteps_weights[ids].float() if settings.weighting == "bell" else torch.ones(len(ids))
     return NoisyBatch(
         noisy=(1 - sigmas) * latents + sigmas * noise,
         velocity=noise - latents,

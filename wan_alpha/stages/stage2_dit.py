@@ -1,5 +1,6 @@
 """Stage 2: teach the diffusion model to make RGBA latents, by an adapter or in full, from a latent cache."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -14,13 +15,13 @@ from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.models.adapters import adapter_state_dict, add_adapter
 from wan_alpha.models.wan import choose_device, choose_dtype, load_wan, predict_velocity
 from wan_alpha.stages.flow_objective import (
-    NUM_TIMESTEPS,
     Draw,
     draw_batch,
     noisy_batch,
     training_scheduler,
     velocity_loss,
 )
+from wan_alpha.stages.timesteps import NUM_TIMESTEPS, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
@@ -70,7 +71,7 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
             lora_target_modules=",".join(self.adapter.targets),
             lora_rank=self.adapter.rank,
         )
-        training_scheduler(self.objective.shift, pipe.scheduler)
+        self._schedulers = {self.objective.shift: training_scheduler(self.objective.shift, pipe.scheduler)}
 
     def add_lora_to_model(self, model, target_modules, lora_rank, lora_alpha=None, upcast_dtype=None):
         """Inject the adapter: LoRA or DoRA, with its own alpha, in float32 whatever ``upcast_dtype`` asks for."""
@@ -98,18 +99,27 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         Returns:
             {"total", "velocity_mse"}: see :func:`velocity_loss`.
         """
-        return self.flow_loss(batch, draw_batch(batch["latents"], batch["sample_seed"], self.objective.caption_dropout))
+        return self.flow_loss(batch, draw_batch(batch["latents"], batch["sample_seed"], self.objective))
 
     def flow_loss(self, batch: dict, draw: Draw) -> dict[str, Tensor]:
         """The loss of one batch at a given draw of noise, timesteps and dropped captions."""
         context = batch["context"]
         if self.empty_context is not None:
             context = torch.where(draw.drops_caption.view(-1, 1, 1), self.empty_context.to(context), context)
-        noisy = noisy_batch(batch["latents"], draw, batch["ellipse"], self.pipe.scheduler, self.objective)
+        scheduler = self._scheduler_for(batch["latents"].shape)
+        noisy = noisy_batch(batch["latents"], draw, batch["ellipse"], scheduler, self.objective)
         predicted = predict_velocity(
             self.pipe.dit, noisy.noisy, noisy.timesteps, context, gradient_checkpointing=self.gradient_checkpointing
         )
         return velocity_loss(predicted, noisy)
+
+    def _scheduler_for(self, shape):
+        """The training timesteps of latents (B, C, t, h, w); one schedule for all sizes, or one for each."""
+        num_tokens = math.prod(shape[2:]) // math.prod(self.pipe.dit.patch_size)
+        shift = shift_for(num_tokens, self.objective)
+        if shift not in self._schedulers:
+            self._schedulers[shift] = training_scheduler(shift)
+        return self._schedulers[shift]
 
 
 @torch.no_grad()

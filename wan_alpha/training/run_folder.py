@@ -57,7 +57,8 @@ def check_same_recipe(output_dir, recipe):
         free -= LENGTH_OF_A_RUN
     # What a run of an earlier version could not choose was as today's default has it.
     for name, field in dotted_fields(type(recipe)):
-        if name not in before and now.get(name) == field.default:
+        default = list(field.default) if isinstance(field.default, tuple) else field.default  # as JSON has it
+        if name not in before and now.get(name) == default:
             before[name] = now[name]
     differing = [name for name in now | before if name not in free and before.get(name) != now.get(name)]
     if differing:

@@ -1,5 +1,6 @@
 """Recipes of stage 2: cache latents, train the diffusion model on them."""
 
+import math
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -69,12 +70,47 @@ class AdapterSettings(Section):
 class ObjectiveSettings(Section):
     """Rectified flow on the latents."""
 
+    timesteps: Literal["uniform", "logit_normal", "mode"] = Field(
+        "uniform", description="how timesteps are drawn before the shift; uniform as released, the others as in SD3"
+    )
+    logit_mean: float = Field(0.0, description="mean of the logit of timesteps, of logit_normal; above 0 = more noise")
+    logit_std: float = Field(1.0, gt=0, description="standard deviation of that logit")
+    mode_scale: float = Field(
+        1.29, ge=-1, le=2 / (math.pi - 2), description="of mode: above 0 = more of the middle, below 0 = of the ends"
+    )
     shift: float = Field(5.0, gt=0, description="timestep shift: above 1, more of the training at high noise")
+    shift_from: Literal["fixed", "tokens"] = Field(
+        "fixed", description="fixed = shift; tokens = by each sample's size, as in Flux"
+    )
+    shift_tokens: tuple[int, int] = Field((256, 4096), description="two numbers of tokens whose shift is given")
+    shift_logs: tuple[float, float] = Field(
+        (0.5, 1.15), description="natural logarithm of the shift at each; elsewhere on the line through them"
+    )
     noise_shift: float = Field(
         0.0, ge=0, description="added to the noise outside the subject's ellipse; Wan-Alpha v2: 0.05"
     )
-    weighting: Literal["bell", "none"] = Field("bell", description="loss weight over timesteps; bell as in DiffSynth")
+    weighting: Literal["bell", "none", "sigma_sqrt", "cosmap", "min_snr"] = Field(
+        "bell", description="loss weight over timesteps; bell as in DiffSynth, sigma_sqrt and cosmap as in SD3"
+    )
+    min_snr_gamma: float = Field(5.0, gt=0, description="largest signal-to-noise ratio that min_snr counts")
     caption_dropout: float = Field(0.0, ge=0, lt=1, description="share of samples that see the empty caption")
+
+    @model_validator(mode="after")
+    def _every_option_has_an_effect(self):
+        needs = {
+            "logit_mean": ("timesteps", "logit_normal"), "logit_std": ("timesteps", "logit_normal"),
+            "mode_scale": ("timesteps", "mode"), "shift": ("shift_from", "fixed"),
+            "shift_tokens": ("shift_from", "tokens"), "shift_logs": ("shift_from", "tokens"),
+            "min_snr_gamma": ("weighting", "min_snr"),
+        }  # fmt: skip
+        for name, (switch, needed) in needs.items():
+            chosen = getattr(self, switch)
+            if chosen != needed and not self.has_default(name):
+                raise ValueError(f"{name} has no effect with {switch} = {chosen!r}: leave it out, or choose {needed}")
+        first, last = self.shift_tokens
+        if not 0 < first < last:
+            raise ValueError(f"shift_tokens = {first}, {last}: the first must be at least 1 and below the second")
+        return self
 
 
 class TrainDiTSettings(TrainingSettings):
