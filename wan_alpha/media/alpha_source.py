@@ -192,12 +192,14 @@ def _iter_pair(source: AlphaSource, indices: Sequence[int], depth: int) -> Itera
     # As RGBA, so that the matte only has to be written into each frame.
     colours = iter_indices(source.foreground, indices, "rgba", depth=depth)
     mattes = iter_indices(source.matte, indices, "gray", depth=depth)
-    with ThreadPoolExecutor(1) as pool:  # both decoders start at once
-        first = pool.submit(next, mattes)
-        frame = next(colours)
-        matte = first.result()
-    while frame is not None and matte is not None:
-        frame = frame if frame.flags.writeable else frame.copy()
-        frame[..., 3] = expand_limited(matte) if is_limited else matte
-        yield frame
-        frame, matte = next(colours, None), next(mattes, None)
+    with ThreadPoolExecutor(1) as pool:  # both streams are decoded at once, the matte at most a frame ahead
+        coming = pool.submit(next, mattes, None)
+        for frame in colours:
+            matte = coming.result()
+            if matte is None:
+                return
+            coming = pool.submit(next, mattes, None)
+            frame = frame if frame.flags.writeable else frame.copy()
+            frame[..., 3] = expand_limited(matte) if is_limited else matte
+            yield frame
+        coming.result()

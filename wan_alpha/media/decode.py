@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from wan_alpha.errors import DataError
-from wan_alpha.media import ffmpeg
+from wan_alpha.media import ffmpeg, in_process
 from wan_alpha.media.probe import MediaInfo
 from wan_alpha.media.raw_frames import RawFrames, raw_frames
 
@@ -36,8 +36,15 @@ def decode(info: MediaInfo, layout: str, depth: int, indices: Sequence[int]) -> 
     Raises:
         DataError: decoding fails, or the file is damaged where it was read.
     """
+    raw = raw_frames(info, layout, depth)
     for run in split_into_runs(info, indices):
-        yield from _decode_run(info, layout, depth, run)
+        entry, num_delivered = entry_frame(info, run[0]), 0
+        if in_process.can_decode(info, raw, entry, run):
+            for frame in in_process.decode_run(info, raw, entry, run):
+                num_delivered += 1
+                yield raw.finish(frame)
+        if num_delivered < len(run):
+            yield from _decode_run(info, raw, run[num_delivered:])
 
 
 def split_into_runs(info: MediaInfo, indices: Sequence[int]) -> list[list[int]]:
@@ -58,11 +65,10 @@ def entry_frame(info: MediaInfo, index: int) -> int:
     return info.timeline.keyframes[place]
 
 
-def _decode_run(info: MediaInfo, layout: str, depth: int, indices: list[int]) -> Iterator[np.ndarray]:
-    raw = raw_frames(info, layout, depth)
+def _decode_run(info: MediaInfo, raw: RawFrames, indices: list[int]) -> Iterator[np.ndarray]:
     entry, start = entry_frame(info, indices[0]), indices[0]
     command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-xerror"]
-    command += ["-threads", "1" if indices[-1] - entry < _SHORT else "2"]
+    command += ["-filter_threads", "1", "-threads", "1" if indices[-1] - entry < _SHORT else "2"]
     filters = []
     if entry > 0:
         # To the keyframe by time, on to the wanted frame by dropping: the threshold lies midway between two frames, so
