@@ -23,6 +23,7 @@ setup(
         "transformers",
         "tokenizers",
         "safetensors>=0.4.5",
+        "av>=18",
         "imageio-ffmpeg>=0.6",
         "lpips",
         "numpy",

@@ -32,6 +32,7 @@ NEIGHBOURS_THAT_MAY = {("losses", "weights")}
 ONLY_IN = {
     "subprocess": ("media",),
     "imageio_ffmpeg": ("media",),
+    "av": ("media",),
     "pickle": ("weights",),
     "diffsynth.models": ("models",),
     "diffsynth.pipelines": ("models",),

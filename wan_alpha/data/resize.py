@@ -64,7 +64,7 @@ def resize_and_cut(frame: np.ndarray, size: tuple[int, int], cut: tuple[int, int
     levels = F.interpolate(planes[None], size, mode="bilinear", antialias=True, align_corners=False)[0][:, *window]
     _copy_channels(levels, out)
     # Less 1, so that 0 wraps round to 255: one comparison finds 1 to 254.
-    rows, columns = np.nonzero(levels[3].numpy() - np.uint8(1) < 254)
+    rows, columns = np.divmod(np.flatnonzero(levels[3].numpy() - np.uint8(1) < 254), width)
     if len(rows) > _FEW * height * width:
         out.copy_(resize_straight(torch.from_numpy(frame), *size)[:, *window]).mul_(255)
     elif len(rows):
