@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import struct
 import uuid
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wan_alpha.errors import CheckpointError
+from wan_alpha.weights.bounded_reader import BoundedReader
+from wan_alpha.weights.headers import PICKLE_SUFFIXES, WRAPPERS, read_header
+from wan_alpha.weights.pickle_header import MAX_PICKLE_BYTES, check_zip
 
-PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 # What torch.load raises for files that are no checkpoint, hold code, or were cut short.
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError)
-_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "module")
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError,
+    TypeError, AssertionError, struct.error,
+)  # fmt: skip
 
 
 def _existing(path):
@@ -44,13 +49,15 @@ def load_state_dict(path):
     """
     path = _existing(path)
     if path.suffix == ".safetensors":
+        read_header(path)  # says what is wrong with a file that is damaged
         return _load_safetensors(path)
     if path.suffix not in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{path}: expected .safetensors, {', '.join(PICKLE_SUFFIXES)}; found {path.suffix or 'no suffix'}"
         )
+    read_header(path)  # refuses what would run code or fill the memory, and says what is wrong with a damaged file
     content = _unpickle(path)
-    for wrapper in _WRAPPERS:
+    for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
@@ -88,6 +95,9 @@ def load_training_state(path):
 
 
 def _unpickle(path, mapped=True):
+    if _is_zip(path):
+        with BoundedReader(path, MAX_PICKLE_BYTES) as reader:
+            check_zip(reader)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _is_zip(path))
     except _UNREADABLE as error:
