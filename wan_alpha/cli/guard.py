@@ -24,13 +24,14 @@ def check_torchvision():
         ) from error
 
 
-def run_recipe(name, read_recipe, run):
+def run_recipe(name, read_recipe, run, needs_torch=True):
     """Read a recipe, check the installation, run; what a user can mend is one message, all else a traceback.
 
     Args:
         name: what the messages begin with.
         read_recipe: () -> recipe; light, so that a wrong option is told at once.
         run: (recipe) -> result; what is heavy is imported in it. A result whose ``passed`` is false missed its bar.
+        needs_torch: False spares a command that reads headers alone the import of torch.
 
     Returns:
         exit code: 0 done, 1 done but a figure missed its bar, 2 something in the input is wrong, 75 stopped by a signal
@@ -38,7 +39,8 @@ def run_recipe(name, read_recipe, run):
     """
     try:
         recipe = read_recipe()
-        check_torchvision()
+        if needs_torch:
+            check_torchvision()
         result = run(recipe)
     except RunStopped as stop:
         print(f"{name}: {stop}", file=sys.stderr)

@@ -16,6 +16,7 @@ from wan_alpha.training import recipes
 # Command -> (recipe class, module, function); the function gets the recipe.
 COMMANDS = {
     "demo": (recipes.DemoRecipe, "wan_alpha.demo.run", "run_demo"),
+    "inspect": (recipes.InspectRecipe, "wan_alpha.cli.inspect", "inspect_path"),
     "probe": (recipes.ProbeRecipe, "wan_alpha.cli.probe", "probe_file"),
     "doctor": (recipes.DoctorRecipe, "wan_alpha.cli.doctor", "doctor"),
     "prepare": (recipes.PrepareRecipe, "wan_alpha.cli.prepare", "prepare"),
@@ -34,11 +35,13 @@ ALIASES = {
     "demo": {"output_dir": "--out"},
     "doctor": {"output_dir": "--out", "print_json": "--json"},
     "evaluate": {"output_dir": "--out"},
+    "inspect": {"for_command": "--for", "print_json": "--json"},
     "probe": {"print_json": "--json"},
     "report": {"output_dir": "--out"},
     "ui": {"output_dir": "--out", "open_browser": "--open"},
 }
 POSITIONALS = {
+    "inspect": ("path",),
     "probe": ("file",),
     "convert": ("source", "output"),
     "doctor": ("dataset",),
@@ -46,6 +49,7 @@ POSITIONALS = {
     "evaluate": ("pred", "reference"),
     "report": ("runs",),
 }
+WITHOUT_TORCH = ("inspect",)
 EPILOG = (
     "A table's option is written --table.option VALUE and overrides the --config file; none means not set. Words of a "
     "name may be joined by - or _; a BOOL without a value means true."
@@ -87,6 +91,7 @@ def main(argv=None):
         f"wan-alpha {options.command}",
         lambda: recipe_from_options(recipe_class, given, unknown),
         lambda recipe: getattr(import_module(module), function)(recipe),
+        needs_torch=options.command not in WITHOUT_TORCH,
     )
 
 

@@ -12,6 +12,7 @@ from wan_alpha.training.recipes.dit import (
     TrainDiTRecipe,
     TrainDiTSettings,
 )
+from wan_alpha.training.recipes.files import InspectRecipe
 from wan_alpha.training.recipes.generate import GenerateModel, GenerateRecipe
 from wan_alpha.training.recipes.judging import EvaluateRecipe, ReportRecipe, UiRecipe
 from wan_alpha.training.recipes.media import ConvertRecipe, DoctorRecipe, PrepareRecipe, ProbeRecipe
@@ -33,6 +34,7 @@ __all__ = [
     "FormatName",
     "GenerateModel",
     "GenerateRecipe",
+    "InspectRecipe",
     "LimitSettings",
     "LossSettings",
     "ObjectiveSettings",
