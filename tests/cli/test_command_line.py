@@ -68,7 +68,7 @@ def test_help_shows_every_option_with_its_default(command, capsys):
     words = " ".join(capsys.readouterr().out.split())
     for name, field in dotted_fields(cli.COMMANDS[command][0]):
         help_text = words.split(f" --{name} ")[1]
-        for alias in (", --out PATH", ", --json BOOL", ", --open BOOL"):
+        for alias in (", --out PATH", ", --json BOOL", ", --open BOOL", ", --for TEXT"):
             help_text = help_text.replace(alias, "")
         help_text = help_text.split(" --")[0].replace("- ", "-")
         assert field.description.replace("- ", "-") in help_text

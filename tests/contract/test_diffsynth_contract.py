@@ -60,6 +60,11 @@ CALLS = {
     ],
     "models.wan_video_text_encoder.WanTextEncoder.forward": [((X, X, X), ())],
     "models.wan_video_vae.AttentionBlock": [((X,), ())],
+    "models.wan_video_vae.Down_ResidualBlock": [],
+    "models.wan_video_vae.Up_ResidualBlock": [],
+    "models.wan_video_vae.VideoVAE38_": [((), ("dim", "z_dim", "dec_dim"))],
+    "models.wan_video_vae.patchify": [((X, X), ())],
+    "models.wan_video_vae.unpatchify": [((X, X), ())],
     "models.wan_video_vae.CausalConv3d": [((X, X, X), ("padding",))],
     "models.wan_video_vae.CausalConv3d.forward": [((X, X, X), ())],
     "models.wan_video_vae.RMS_norm": [((X,), ("images",))],
@@ -131,6 +136,8 @@ def make(name):
         return on_meta("models.wan_video_dit.WanModel", **DIT_SIZES["1.3B"] | {"num_layers": 1})
     if name == "vae":
         return on_meta("models.wan_video_vae.VideoVAE_", dim=96, z_dim=16)
+    if name == "vae22":
+        return on_meta("models.wan_video_vae.VideoVAE38_", dim=160, z_dim=48, dec_dim=256)
     if name == "text_encoder":
         return on_meta("models.wan_video_text_encoder.WanTextEncoder", **UMT5_SIZES | {"num_layers": 1})
     if name == "pipe":
@@ -195,18 +202,26 @@ def test_schedulers_shift_and_bell():
     torch.testing.assert_close(scheduler.linear_timesteps_weights, bell * 1000 / bell.sum())
 
 
-def test_the_vae_is_made_of_blocks_that_the_whole_clip_walk_knows():
+@pytest.mark.parametrize("name", ["vae", "vae22"])
+def test_the_vae_is_made_of_blocks_that_the_whole_clip_walk_knows(name):
     """A block of another kind would be called without its past, and give other numbers without a word."""
-    names = ("AttentionBlock", "CausalConv3d", "Resample", "ResidualBlock", "RMS_norm")
+    names = ("AttentionBlock", "CausalConv3d", "Resample", "Resample38", "ResidualBlock", "RMS_norm")
     known = {resolve(f"models.wan_video_vae.{name}") for name in names} | {nn.SiLU}
-    vae = make("vae")
-    rows = [vae.encoder.downsamples, vae.encoder.middle, vae.encoder.head]
-    rows += [vae.decoder.middle, vae.decoder.upsamples, vae.decoder.head]
+    vae = make(name)
+    rows = [vae.encoder.middle, vae.encoder.head, vae.decoder.middle, vae.decoder.head]
+    if name == "vae":
+        rows += [vae.encoder.downsamples, vae.decoder.upsamples]
+    else:
+        rows += [level.downsamples for level in vae.encoder.downsamples]
+        rows += [level.upsamples for level in vae.decoder.upsamples]
+        assert {type(level).__name__ for level in vae.encoder.downsamples} == {"Down_ResidualBlock"}
+        assert {type(level).__name__ for level in vae.decoder.upsamples} == {"Up_ResidualBlock"}
+        assert list(inspect.signature(vae.decoder.upsamples[0].avg_shortcut.forward).parameters) == ["x", "first_chunk"]
     for row in rows:
         assert {type(block) for block in row} <= known
     causal = resolve("models.wan_video_vae.CausalConv3d")(2, 2, 3, padding=1)
     assert causal._padding == (1, 1, 1, 1, 2, 0) and tuple(causal.padding) == (0, 0, 0)
-    modes = {block.mode for row in rows for block in row if type(block).__name__ == "Resample"}
+    modes = {block.mode for row in rows for block in row if type(block).__name__.startswith("Resample")}
     assert modes == {"upsample2d", "upsample3d", "downsample2d", "downsample3d"}
 
 
@@ -233,8 +248,9 @@ def test_our_dit_is_the_released_one(size, tmp_path):
     assert inferred == sizes | {"has_image_pos_emb": False, "has_ref_conv": False}
 
 
-def test_our_vae_is_the_released_one():
+def test_our_vaes_are_the_released_ones():
     assert registered(make("vae"), "wan_video_vae")
+    assert registered(make("vae22"), "wan_video_vae")
 
 
 def test_our_text_encoder_is_the_released_one():

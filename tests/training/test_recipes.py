@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from wan_alpha.cli.main import COMMANDS
 from wan_alpha.errors import ConfigError
 from wan_alpha.training import recipes
 from wan_alpha.training.config import Command, Recipe, dotted_fields, list_presets, load_recipe
@@ -12,15 +13,11 @@ from wan_alpha.training.recipes import (
     CacheRecipe,
     ConvertRecipe,
     DemoRecipe,
-    DoctorRecipe,
     EvaluateRecipe,
     GenerateRecipe,
     PrepareRecipe,
-    ProbeRecipe,
-    ReportRecipe,
     TrainDiTRecipe,
     TrainVAERecipe,
-    UiRecipe,
     ValidateVAERecipe,
 )
 
@@ -30,10 +27,7 @@ GENERATE = {
     "output_dir": "out", "prompt": "a cat", "model.wan": "wan", "model.base_vae": "vae.pth",
     "model.decoder_lora": "decoder.bin",
 }  # fmt: skip
-RECIPE_CLASSES = (
-    DemoRecipe, ProbeRecipe, DoctorRecipe, PrepareRecipe, ConvertRecipe, TrainVAERecipe, ValidateVAERecipe, CacheRecipe,
-    TrainDiTRecipe, GenerateRecipe, EvaluateRecipe, ReportRecipe, UiRecipe,
-)  # fmt: skip
+RECIPE_CLASSES = tuple(recipe_class for recipe_class, _, _ in COMMANDS.values())
 
 
 @pytest.mark.parametrize(

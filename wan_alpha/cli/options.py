@@ -28,7 +28,7 @@ def _default_text(field):
         return "(required)"
     if field.default is None:
         return "(default: none)"
-    text = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default)
+    text = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
     return f"(default: {text or 'empty'})"
 
 

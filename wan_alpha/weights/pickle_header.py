@@ -256,11 +256,19 @@ class _Machine:
             raise ValueError(f"storage {key[:40]} has two sizes")
         return storage
 
+    def _ordered_dict(self, pairs=()):
+        # Filled item by item, or, in files of PyTorch's first years, from a list of pairs.
+        if not isinstance(pairs, (list, tuple)) or any(type(pair) is not list or len(pair) != 2 for pair in pairs):
+            raise ValueError("an OrderedDict of no pairs")
+        self.stack.append({})
+        self._set_items([value for pair in pairs for value in pair])
+        return self.stack.pop()
+
     def _call(self, function, arguments):
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             raise ValueError("a call of no function")
-        if function.text == "collections.OrderedDict" and not arguments:
-            return {}
+        if function.text == "collections.OrderedDict":
+            return self._ordered_dict(*arguments)
         if function.text in ("torch._utils._rebuild_parameter", "torch.Size", "torch.device"):
             return arguments[0]
         if function.text.startswith("torch._utils._rebuild_tensor_v"):

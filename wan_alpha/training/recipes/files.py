@@ -19,4 +19,4 @@ class InspectRecipe(Command):
     fix: bool = Field(
         False, description="write a missing or wrong model_index.json or config.json; an old one stays as <name>.old"
     )
-    print_json: bool = Field(False, description="print JSON")
+    print_json: bool = Field(False, description="print JSON instead of the text")
