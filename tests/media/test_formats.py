@@ -295,6 +295,20 @@ def test_lost_alpha_is_an_error(tmp_path, disc):
         verify_output(path, FORMATS["png"], disc[..., 3])
 
 
+@pytest.mark.parametrize(
+    "level, lost", [(0, False), (1, True), (127, True), (128, False)], ids=["clear", "faint", "half", "kept"]
+)
+def test_a_gif_that_keeps_nothing_visible_is_an_error(tmp_path, disc, level, lost):
+    disc[..., 3] = 0
+    disc[2, 8:12, 8:12, 3] = level
+    path = write(tmp_path, "gif", disc)
+    if lost:
+        with pytest.raises(DataError, match=f"nothing of the clip is left to see.* largest is {level}; webp"):
+            verify_output(path, FORMATS["gif"], disc[..., 3])
+    else:
+        assert verify_output(path, FORMATS["gif"], disc[..., 3]).max_error == 0
+
+
 @pytest.mark.parametrize("name", ["png", "webp", "webm", "stacked"])
 def test_writing_in_one_chunk_or_many_is_the_same(tmp_path, hard, name):
     paths = []

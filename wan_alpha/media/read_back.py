@@ -28,14 +28,16 @@ def verify_output(path, output_format: OutputFormat, wanted: Iterable[np.ndarray
         wanted: alpha planes, (H, W), uint8 or uint16.
 
     Raises:
-        DataError: alpha was lost: it is missing, flat, or further off than the format may be. The file stays.
+        DataError: alpha was lost: it is missing, flat, further off than the format may be, or a format of clear and
+            opaque pixels keeps nothing visible of a clip that has something. The file stays.
     """
     path = Path(path)
     if output_format.alpha == "plane" and not probe(path).has_alpha:
         info = probe(path)
         raise DataError(f"{path}: alpha was lost: the file has no alpha plane ({info.codec}, {info.pix_fmt})")
+    highest = []
     if output_format.is_binary:
-        wanted = (np.where(plane >= OPAQUE_FROM, np.uint8(255), np.uint8(0)) for plane in wanted)
+        wanted = _made_binary(wanted, highest)
     wanted = iter(wanted)
     first = next(wanted)
     error = compare_alpha(path, iter_stored_alpha(path, output_format, first.shape), _again(first, wanted))
@@ -44,6 +46,11 @@ def verify_output(path, output_format: OutputFormat, wanted: Iterable[np.ndarray
         allowed = f"{output_format.min_psnr:g} dB" if limit is None else f"an error of {limit:g}/255"
         found = "it reads back as opaque everywhere" if error.is_flat else f"{error}, where {allowed} is the limit"
         raise DataError(f"{path}: alpha was lost in writing {output_format.name}: {found}")
+    if highest and 0 < max(highest) < OPAQUE_FROM:
+        raise DataError(
+            f"{path}: nothing of the clip is left to see: {output_format.name} makes alpha below {OPAQUE_FROM} clear, "
+            f"and the clip's largest is {max(highest)}; webp, apng or webm keep semi-transparent pixels"
+        )
     return error
 
 
@@ -92,6 +99,13 @@ def _iter_cells(path: Path) -> Iterator[np.ndarray]:
             x, y, width, height = (frame["frame"][key] for key in "xywh")
             yield alpha[y : y + height, x : x + width]
         number += 1
+
+
+def _made_binary(planes: Iterable[np.ndarray], highest: list[int]) -> Iterator[np.ndarray]:
+    """The planes as a format of clear and opaque pixels holds them; the highest level of each goes into `highest`."""
+    for plane in planes:
+        highest.append(int(plane.max()))
+        yield np.where(plane >= OPAQUE_FROM, np.uint8(255), np.uint8(0))
 
 
 def _again(first, others):
