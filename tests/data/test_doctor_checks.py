@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -220,6 +221,65 @@ def test_offsets_are_measured_in_both_directions(frames):
     luma, alpha = colour[..., :3].mean(-1), matte[..., 3].astype(float)
     fits = colour_checks.offset_fits(luma, alpha)
     assert max(fits, key=fits.get) == frames
+
+
+def disc_at(x, y, radius=11.0):
+    """Coverage of a soft disc in a frame of 54 x 96, the size of doctor's maps."""
+    rows, columns = np.mgrid[:54, :96]
+    return np.clip(radius - np.hypot(rows - y, columns - x) + 0.5, 0, 1)
+
+
+def bar_at(angle):
+    rows, columns = np.mgrid[:54, :96] - np.array([27, 48])[:, None, None]
+    along, across = columns * np.cos(angle) + rows * np.sin(angle), rows * np.cos(angle) - columns * np.sin(angle)
+    return np.clip(20.5 - abs(along), 0, 1) * np.clip(6.5 - abs(across), 0, 1)
+
+
+MOTIONS = {
+    "slowly across": lambda t: disc_at(20 + 0.4 * t, 27),
+    "across": lambda t: disc_at(15 + 1.2 * t, 20 + 0.4 * t),
+    "fast across": lambda t: disc_at(10 + 2 * t, 27),
+    "to and fro": lambda t: disc_at(48 + 16 * np.sin(t / 6), 27 + 6 * np.cos(t / 5)),
+    "growing": lambda t: disc_at(48, 27, 6 + 0.4 * t),
+    "turning": lambda t: bar_at(t / 12),
+    "shaking": lambda t: disc_at(48 + 5 * np.sin(2.1 * t), 27 + 4 * np.cos(1.3 * t)),
+}
+SCENES = {
+    "empty": lambda alpha, colour, _: colour * alpha,
+    "standing": lambda alpha, colour, backdrop: colour * alpha + (1 - alpha) * backdrop,
+}
+
+
+def moving_maps(motion, scene, offset, num_frames=40):
+    """Luma of a textured subject in that motion and its alpha `offset` frames early; with a codec's noise."""
+    noise, moments = np.random.default_rng(3), range(num_frames + 5)
+    coverage = [MOTIONS[motion](t) for t in moments]
+    texture = 150 + 30 * np.sin(np.arange(96) / 5)[None] * np.cos(np.arange(54) / 4)[:, None]
+    backdrop = 90 + 40 * np.sin(np.arange(96) / 9)[None] + 20 * np.cos(np.arange(54) / 7)[:, None]
+    luma = np.stack([SCENES[scene](alpha, texture, backdrop) for alpha in coverage])
+    luma, alpha = luma + noise.normal(0, 0.5, luma.shape), 255 * np.stack(coverage)
+    return luma[max(-offset, 0) :][:num_frames], alpha[max(offset, 0) :][:num_frames]
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_offsets_of_one_to_five_frames_are_found_and_none_where_there_is_none(motion, scene):
+    for offset in (0, 1, 2, 3, 5, -1, -2, -5):
+        luma, alpha = moving_maps(motion, scene, offset)
+        evidence = SimpleNamespace(matte=True, matte_name="x_alpha.mkv", luma=luma, alpha=alpha)
+        frames = [finding.figures["frames"] for finding in colour_checks.time_offset(evidence)]
+        assert frames == ([offset] if offset else []), offset
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_colour_that_says_nothing_of_the_matte_gives_no_offset(motion):
+    """Bled colour, a still backdrop, or another motion than the subject's."""
+    _, alpha = moving_maps(motion, "empty", 0)
+    noise = np.random.default_rng(4).normal(0, 2, alpha.shape)
+    drifting = np.stack([np.roll(90 + 60 * np.sin(np.arange(96) / 7), t) for t in range(len(alpha))])[:, None]
+    for luma in (120 + noise, drifting + noise):
+        evidence = SimpleNamespace(matte=True, matte_name="x_alpha.mkv", luma=luma, alpha=alpha)
+        assert not list(colour_checks.time_offset(evidence))
 
 
 def test_no_motion_gives_no_offset():
