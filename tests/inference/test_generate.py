@@ -16,7 +16,11 @@ from wan_alpha.alpha.ranges import rgba_frames
 from wan_alpha.errors import ConfigError
 from wan_alpha.inference.generate import clip_folder, generate, read_prompts
 from wan_alpha.media import read as media_read
+from wan_alpha.media.alpha_source import AlphaSource
+from wan_alpha.media.convert import convert_clip
 from wan_alpha.media.embedded import read_texts
+from wan_alpha.media.formats import find_format
+from wan_alpha.media.outputs import read_manifest
 from wan_alpha.models.adapters import add_adapter, save_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import load_wan
@@ -59,8 +63,9 @@ def test_a_clip_is_written_in_every_form(make_recipe):
     recipe = make_recipe()
     (clip,) = generate(recipe, progress=False)
     assert clip.folder == recipe.output_dir / "000_a_red_ball_on_transparent_background"
-    files = {"frames", "preview.mp4", "alpha.mp4", "video.webm", "settings.json"}
-    assert {path.name for path in clip.folder.iterdir()} == files
+    files = {"frames", "preview.mp4", "alpha.mp4", "video.webm"}
+    manifests = {f"{name}.manifest.json" for name in files}
+    assert {path.name for path in clip.folder.iterdir()} == files | manifests | {"settings.json"}
     frames = stored_frames(clip.folder)
     assert frames.shape == (9, 32, 48, 4)
     for name, has_alpha in (("video.webm", True), ("preview.mp4", False), ("alpha.mp4", False)):
@@ -76,8 +81,7 @@ def test_a_clip_is_written_in_every_form(make_recipe):
 def test_formats_are_chosen_and_described(make_recipe, reference_dir):
     recipe = make_recipe(formats="png16,webp,prores,preview", guidance=1.0, num_steps=1, background="#00ff00")
     (clip,) = generate(recipe, progress=False)
-    names = {"frames16", "video.webp", "video.mov", "preview.mp4", "settings.json"}
-    assert {path.name for path in clip.folder.iterdir()} == names
+    names = {"frames16", "video.webp", "video.mov", "preview.mp4"}
     settings = json.loads((clip.folder / "settings.json").read_text())
     assert settings["models"]["rgba_weights"]["sha256"] == file_sha256(reference_dir / "rgba_vae_checkpoint.bin")
     assert {"dit", "text_encoder", "base_vae"} <= {part.split(".")[0] for part in settings["models"]}
@@ -88,6 +92,13 @@ def test_formats_are_chosen_and_described(make_recipe, reference_dir):
     for name in ("frames16", "video.webp"):
         texts = read_texts(clip.folder / name)
         assert texts["prompt"] == recipe.prompt and json.loads(texts["settings"])["seed"] == 4
+    for name in names:
+        described = read_manifest(clip.folder / name)
+        assert (described["prompt"], described["seed"]) == (recipe.prompt, 4), name
+        assert described["models"] == settings["models"] and described["settings"] == settings["recipe"]
+    copy = convert_clip(AlphaSource(clip.folder / "video.mov"), clip.folder / "copy.apng", find_format("apng"))
+    carried = read_manifest(copy.written.path)
+    assert carried["models"] == settings["models"] and carried["settings"]["num_steps"] == 1
     wide = media_read.read_rgba(clip.folder / "frames16", depth=16)
     assert wide.dtype == np.uint16 and (wide % 257).any()  # more than eight bits
 

@@ -30,7 +30,8 @@ def test_deep_rgba_keeps_every_level(tmp_path, pix_fmt, bits):
     raw = np.stack([np.full_like(levels, top // 3)] * 3 + [levels], axis=1).astype("<u2")
     path = tmp_path / "deep.mkv"
     run_ffmpeg(
-        "-f", "rawvideo", "-pix_fmt", pix_fmt, "-framerate", "10", "-video_size", "64x16", "-i", "pipe:0", "-c:v", "ffv1",
+        "-f", "rawvideo", "-pix_fmt", pix_fmt, "-framerate", "10", "-video_size", "64x16", "-i", "pipe:0",
+        "-c:v", "ffv1",
         path, feed=raw.tobytes(),
     )  # fmt: skip
     assert probe(path).bit_depth == bits and probe(path).has_alpha
@@ -51,7 +52,8 @@ def test_deep_alpha_beside_yuv_is_rounded_not_cut(tmp_path, pix_fmt, bits):
     raw = b"".join(plane[t].astype("<u2").tobytes() for t in range(2) for plane in [*planes, levels])
     path = tmp_path / "deep.mkv"
     run_ffmpeg(
-        "-f", "rawvideo", "-pix_fmt", pix_fmt, "-framerate", "10", "-video_size", "64x16", "-i", "pipe:0", "-c:v", "ffv1",
+        "-f", "rawvideo", "-pix_fmt", pix_fmt, "-framerate", "10", "-video_size", "64x16", "-i", "pipe:0",
+        "-c:v", "ffv1",
         path, feed=raw,
     )  # fmt: skip
     assert np.array_equal(read_rgba(path, depth=16)[..., 3], clip[..., 3])

@@ -45,8 +45,8 @@ def resize_and_cut(frame: np.ndarray, size: tuple[int, int], cut: tuple[int, int
     Where the resized alpha is 0 or 255, R(rgb), which eight bits hold and vector instructions compute, is right: the
     weights are equal there, or nothing is seen. All other pixels are computed in floats, one by one, and are exact.
 
-    Alpha is within one level of resize_straight's. So is colour where alpha is between, or all that goes into a pixel is
-    opaque. A resized alpha of 255 may hide one part in 255 that is not: there colour is within two levels, and only
+    Alpha is within one level of resize_straight's. So is colour where alpha is between, or all that goes into a pixel
+    is opaque. A resized alpha of 255 may hide one part in 255 that is not: there colour is within two levels, and only
     where black lies next to white.
 
     Args:

@@ -7,8 +7,8 @@
     ├── alpha.mp4              the matte                       format matte
     ├── video.webm             transparent, for browsers       format webm
     ├── ...                    what else `formats` names (media/formats.py)
-    └── settings.json          the manifest: what was written, how far its alpha is off, and everything needed to make
-                               it again
+    ├── *.manifest.json        beside each of them: prompt, seed, model hashes, settings, how far its alpha is off
+    └── settings.json          the clip as a whole: what was written, and everything needed to make it again
 """
 
 import gc
@@ -24,7 +24,7 @@ from wan_alpha.data.digests import Digests
 from wan_alpha.errors import ConfigError
 from wan_alpha.media.backgrounds import parse_background
 from wan_alpha.media.formats import find_format
-from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, output_sha256
+from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, read_manifest, write_manifest
 from wan_alpha.metrics.coverage import Coverage
 from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.progress import StepProgress
@@ -221,6 +221,7 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
                 callback=lambda done, before=before: bar.update(before + done),
             )  # fmt: skip
             clip = GeneratedClip(prompt, recipe.seed + index, folder, written.coverage, written.outputs)
+            _write_manifests(clip, record)
             _write_settings(clip, record, written)
             clips.append(clip)
             bar.say(_summary(clip))
@@ -235,9 +236,16 @@ def _record(recipe, prompt, seed, models):
     return {"prompt": prompt, "seed": seed, "models": models, "adapter": kept, "recipe": own}
 
 
+def _write_manifests(clip, record):
+    """A manifest beside each output, as convert writes and reads them."""
+    named = {"settings" if key == "recipe" else key: value for key, value in record.items()}
+    for one in clip.outputs:
+        write_manifest(one, named)
+
+
 def _write_settings(clip, record, written):
-    """The clip's manifest: the record, what is known about the result, and its outputs."""
-    outputs = [one.as_dict() | {"sha256": output_sha256(one.path)} for one in written.outputs]
+    """The clip as a whole: the record, what is known about the result, and its outputs."""
+    outputs = [one.as_dict() | {"sha256": read_manifest(one.path)["sha256"]} for one in written.outputs]
     results = {"coverage": asdict(clip.coverage), "num_frames": written.num_frames, "outputs": outputs}
     settings = record | results | {"environment": describe_environment()}
     (clip.folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -131,7 +131,7 @@ def _empty_clip(num_frames: int, frame: np.ndarray) -> np.ndarray:
 
 
 def find_source_state(source: AlphaSource) -> str:
-    """ "straight", "premultiplied" or "unknown": as declared, or for "auto" as judged from frames spread over the clip."""
+    """ "straight", "premultiplied" or "unknown": as declared, or for "auto" as judged from frames of the clip."""
     return source.source_state if source.source_state != "auto" else judge_source(source).state
 
 

@@ -17,7 +17,7 @@ from wan_alpha.media.read import iter_frames
 from wan_alpha.media.timeline import resample
 
 DEFAULT_FPS = 16.0  # Wan's own, for sources that name no frame rate
-_CARRIED_OVER = ("prompt", "seed", "models", "settings")
+_CARRIED_OVER = ("prompt", "seed", "models", "adapter", "settings")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def convert_clip(
         raise ConfigError(f"background has no effect on the format {output_format.name}; leave it out")
     described = read_manifest(source.foreground)
     if described.get("colour") == "premultiplied" and source.source_state == "straight":
-        raise ConfigError(
-            f"{source.foreground}: its manifest says that its colour is premultiplied; give --source_state premultiplied"
-        )
+        said = "its manifest says that its colour is premultiplied"
+        raise ConfigError(f"{source.foreground}: {said}; give --source_state premultiplied")
     if output_format.suffix == "":
         _refuse_foreign_folder(output)
     # A folder of frames names no rate: it is what is asked for, else what its manifest says.
@@ -165,9 +164,13 @@ def _embedded_record(path) -> dict:
         record = json.loads(texts.get("settings", "{}"))
     except ValueError:
         record = {}
+    if not isinstance(record, dict):
+        record = {}
     if "prompt" in texts:
-        record = {"prompt": texts["prompt"]} | (record if isinstance(record, dict) else {})
-    return record if isinstance(record, dict) else {}
+        record = {"prompt": texts["prompt"]} | record
+    if "recipe" in record:  # what generate calls it
+        record.setdefault("settings", record["recipe"])
+    return record
 
 
 def _notes(info: MediaInfo, output_format: OutputFormat, rate: float, own_rate: float) -> Iterator[str]:

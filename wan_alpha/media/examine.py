@@ -1,4 +1,4 @@
-"""What decoding shows of a clip's alpha: whether it is there at all, how much of it, and in which state the colour is."""
+"""What decoding shows of a clip's alpha: whether it is there at all, how much of it, and the state of the colour."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

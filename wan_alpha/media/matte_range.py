@@ -1,4 +1,4 @@
-"""What a matte picture's levels mean: 0 to 255, or 16 to 235 where somebody forgot to expand them; grey, or no matte."""
+"""What a matte picture's levels mean: 0 to 255, or 16 to 235 that nobody expanded; and whether it is a matte at all."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

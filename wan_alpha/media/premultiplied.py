@@ -24,9 +24,9 @@ def unpremultiply(frame: np.ndarray) -> np.ndarray:
 
         (P - 1/2) / a <= F <= (P + 1/2) / a
 
-    Of these colours the one nearest to the surroundings' is taken, so that thin edges get no speckle. Under zero alpha it
-    is the surroundings' colour itself (bled outwards), so that no filter finds a dark fringe. Premultiplying again gives
-    P back, but for colour above alpha, which no premultiplied frame has.
+    Of these colours the one nearest to the surroundings' is taken, so that thin edges get no speckle. Under zero alpha
+    it is the surroundings' colour itself (bled outwards), so that no filter finds a dark fringe. Premultiplying again
+    gives P back, but for colour above alpha, which no premultiplied frame has.
 
     Args:
         frame: (H, W, 4) uint8 or uint16, premultiplied.
@@ -44,7 +44,7 @@ def unpremultiply(frame: np.ndarray) -> np.ndarray:
 
 
 def _nearest_that_fits(wanted: np.ndarray, stored: np.ndarray, top: int) -> np.ndarray:
-    """The level F nearest to the wanted one, both (N, 3), that premultiply turns into the stored P, (N, 4) with alpha."""
+    """The level F nearest to the wanted one, both (N, 3), that premultiply makes the stored P, (N, 4) with alpha."""
     alpha = stored[:, 3:].astype(np.int64)
     scaled = (
         stored[:, :3].astype(np.int64) * top - top // 2

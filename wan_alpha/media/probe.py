@@ -25,7 +25,7 @@ class MediaInfo:
     folders), and the mean where it varies. `has_alpha` says that an alpha plane exists, not that anything is
     transparent. `decoder` is set where the default decoder would lose the alpha plane.
 
-    `bit_depth` is that of a stored channel (8, 10, 12, 16). `duration` in seconds, 0 where the file names no frame rate.
+    `bit_depth` is that of a stored channel (8, 10, 12, 16). `duration` in seconds, 0 where the file names no rate.
     `color_range` ("limited", "full") and `color_matrix` ("bt709", "smpte170m", ...) are "" where the file says nothing:
     ffmpeg then takes YUV for limited BT.601. `rotation`: degrees clockwise, 0 to 270, by which reading turns the stored
     frames; width and height are those of the upright frames. `is_variable_rate`: the time between frames changes.

@@ -60,7 +60,7 @@ def iter_frames(
 def iter_indices(
     path, indices: Sequence[int], pix_fmt: str = "rgba", *, source_state: str = "straight", depth: int = 8
 ) -> Iterator[np.ndarray]:
-    """Yield the frames of these ascending numbers; what lies between them is skipped by keyframes where that is cheaper.
+    """Yield the frames of these ascending numbers; gaps are skipped by keyframes where that is cheaper.
 
     Otherwise as iter_frames.
     """
@@ -110,7 +110,7 @@ def read_matte(path, start: int = 0, num_frames: int | None = None, *, depth: in
 
 
 def find_state(path) -> StateVerdict:
-    """Whether a file with alpha is straight or premultiplied, by frames spread over it; see state_verdict.judge_state."""
+    """Whether a file with alpha is straight or premultiplied, by frames spread over it; see judge_state."""
     info = probe(path)
     return _find_state(Path(path), info.num_frames, Path(path).stat().st_mtime_ns)
 

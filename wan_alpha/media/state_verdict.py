@@ -22,7 +22,7 @@ class StateVerdict:
     """Whether frames are straight or premultiplied, and why.
 
     Attributes:
-        state: "straight", "premultiplied", or "unknown" where too little is semi-transparent, or it is too dark, to tell.
+        state: "straight", "premultiplied", or "unknown": too little is semi-transparent, or it is too dark, to tell.
         evidence: one sentence with the figures.
         num_semi: semi-transparent pixels that were looked at.
         share_above_alpha: part of them with a channel brighter than alpha, which premultiplied colour cannot have.

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wan_alpha.errors import DataError
-from wan_alpha.media import wide_stills
+from wan_alpha.media import webp_frames, wide_stills
 from wan_alpha.media.animation_times import frame_durations
 from wan_alpha.media.pixel_depth import narrow, widen
 
@@ -68,11 +68,15 @@ def read_header(path) -> ImageHeader:
         files = list_frames(path)
         first = read_header(files[0])
         return replace(first, format="frames", fps=0.0, num_frames=len(files))
-    with _opened(path) as image:
-        num_frames, bit_depth = getattr(image, "n_frames", 1), _bit_depth(image)
-        has_alpha = "A" in image.getbands() or "transparency" in image.info
-        header_format, mode = (image.format or "image").lower(), image.mode
-        frame = _to_rgba(image, path)
+    if webp := _find_webp_boxes(path):
+        num_frames, bit_depth, has_alpha, header_format, mode = len(webp.boxes), 8, True, "webp", "RGBA"
+        frame = next(_iter_webp(path, webp, [0]))
+    else:
+        with _opened(path) as image:
+            num_frames, bit_depth = getattr(image, "n_frames", 1), _bit_depth(image)
+            has_alpha = "A" in image.getbands() or "transparency" in image.info
+            header_format, mode = (image.format or "image").lower(), image.mode
+            frame = _to_rgba(image, path)
     durations = tuple(frame_durations(path)) if num_frames > 1 else ()
     if len(durations) != num_frames:
         durations = ()
@@ -126,7 +130,23 @@ def _read_still(path: Path, depth: int) -> np.ndarray:
     return next(_iter_animation(path, [0], depth))
 
 
+def _find_webp_boxes(path: Path) -> webp_frames.WebpIndex | None:
+    if path.suffix.lower() != ".webp" or not path.is_file():
+        return None
+    return webp_frames.find_boxes(path)
+
+
+def _iter_webp(path: Path, webp: webp_frames.WebpIndex, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    try:
+        yield from webp_frames.iter_boxes(path, webp, indices)
+    except _READ_ERRORS as error:
+        raise DataError(f"{path}: a frame is cut short or damaged ({error})") from error
+
+
 def _iter_animation(path: Path, indices: Sequence[int], depth: int) -> Iterator[np.ndarray]:
+    if webp := _find_webp_boxes(path):
+        yield from (widen(frame) if depth == 16 else frame for frame in _iter_webp(path, webp, indices))
+        return
     with _opened(path) as image:
         is_wide = getattr(image, "n_frames", 1) == 1 and _bit_depth(image) > 8
         if is_wide and not image.mode.startswith("I"):  # of several such channels Pillow gives the upper 8 bits

@@ -14,7 +14,7 @@ _FEWEST_PIXELS = 50
 _DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 # A fringe: this many levels on average, of which this part follows alpha as a mixed-in backdrop does.
 _FRINGE, _EXPLAINED = 12.0, 0.6
-# Time offset: frames looked to either side; how well it must fit, and by which part of that the fit as it is falls short.
+# Time offset: frames looked to either side; how well it must fit, and what part of that the fit as it is falls short.
 # Slow subjects hardly fall short of it, so that the part is small, and both halves of the clip must agree instead.
 _LONGEST_OFFSET, _FIT, _SHORT_BY = 8, 0.25, 0.05
 
