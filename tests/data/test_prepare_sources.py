@@ -184,6 +184,20 @@ def test_near_duplicates_can_be_left_out(tmp_path):
     assert set(rows_of(report)) == {"a", "b"}
     assert [(row.row, row.reason.split(":")[0]) for row in report.skipped] == [(3, "looks like row 1 (a.mkv)")]
     assert not list((tmp_path / "out" / "videos").glob("c*"))
+    # The same again: nothing is worked on twice, and the list is the same.
+    again = prepare_dataset(tmp_path / "in", tmp_path / "out", drop_near_duplicates=True)
+    assert again.num_kept == 3 and again.skipped == report.skipped and set(rows_of(again)) == {"a", "b"}
+    assert not list((tmp_path / "out" / "videos").glob("c*"))
+    # What it looked like has gone: it is wanted after all.
+    (tmp_path / "in" / "a.mkv").unlink()
+    later = prepare_dataset(tmp_path / "in", tmp_path / "out", drop_near_duplicates=True)
+    assert set(rows_of(later)) == {"b", "c"} and not later.skipped
+    assert len(list((tmp_path / "out" / "videos").glob("c*"))) == 2
+    # Without the option it is wanted too, beside the other one.
+    write(tmp_path / "in" / "a.mkv", one)
+    prepare_dataset(tmp_path / "in", tmp_path / "out", drop_near_duplicates=True)
+    everything = prepare_dataset(tmp_path / "in", tmp_path / "out")
+    assert set(rows_of(everything)) == {"a", "b", "c"} and everything.num_kept == 2
 
 
 def scenes(lengths=(7, 3, 6)):

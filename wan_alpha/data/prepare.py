@@ -13,6 +13,7 @@ from wan_alpha.data.discover import Source, discover_sources
 from wan_alpha.data.doctor.dataset_checks import near_pairs
 from wan_alpha.data.manifest import leaves_root
 from wan_alpha.data.parallel import map_rows
+from wan_alpha.data.prepare_journal import drop_part
 from wan_alpha.data.prepare_row import Part, PrepareSettings, prepare_row
 from wan_alpha.errors import ConfigError, DataError
 
@@ -76,7 +77,7 @@ def prepare_dataset(
     names = unique_names(source.name for source in sources)
     start_dataset(out_dir)
     jobs = [
-        (index, source, name, out_dir, link, settings or PrepareSettings())
+        (index, source, name, out_dir, link, settings or PrepareSettings(), drop_near_duplicates)
         for index, (source, name) in enumerate(zip(sources, names, strict=True), 1)
     ]
     parts, skipped, num_kept = [], [], 0
@@ -92,7 +93,7 @@ def prepare_dataset(
         if progress:
             progress(index, len(sources), source.name)
     if drop_near_duplicates:
-        parts = _drop_near_duplicates(parts, skipped, out_dir)
+        parts = _drop_near_duplicates(parts, skipped, out_dir, jobs, workers)
     if not parts:
         skipped.sort(key=lambda row: row.row)
         finish = skipped[0].reason if skipped else "nothing was found"
@@ -105,18 +106,28 @@ def prepare_dataset(
 
 
 def _drop_near_duplicates(
-    parts: list[tuple[int, Source, Part]], skipped: list[SkippedRow], out_dir: Path
+    parts: list[tuple[int, Source, Part]], skipped: list[SkippedRow], out_dir: Path, jobs: list, workers: int | None
 ) -> list[tuple[int, Source, Part]]:
-    """The parts without those that look like an earlier one; their files are removed, `skipped` names them."""
+    """The parts without those that look like an earlier one; their files are removed, `skipped` names them.
+
+    What an earlier run dropped and this one keeps, because the clip that it looked like has gone, is written again.
+    """
     dropped = set()
     for later, earlier, difference in near_pairs([part.fingerprint for _, _, part in parts]):
         index, source, part = parts[later]
         like = parts[earlier]
         reason = f"looks like row {like[0]} ({like[1].foreground.name}): {difference:.1%} of it differs"
         skipped.append(SkippedRow(index, source.foreground, reason))
-        part.remove_files(out_dir)
         dropped.add(later)
-    return [part for place, part in enumerate(parts) if place not in dropped]
+    kept = [part for place, part in enumerate(parts) if place not in dropped]
+    missing = {index for index, _, part in kept if not all((out_dir / file).exists() for file in part.files)}
+    for outcome in map_rows(prepare_row, [(*job[:-1], False) for job in jobs if job[0] in missing], workers):
+        if isinstance(outcome, DataError):
+            raise outcome
+    for place in dropped:
+        index, _, part = parts[place]
+        drop_part(out_dir, jobs[index - 1][2], part)
+    return kept
 
 
 def _link_warnings(sources: list[Source], root: Path) -> tuple[str, ...]:

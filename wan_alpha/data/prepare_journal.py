@@ -12,7 +12,7 @@ from wan_alpha.data.discover import Source
 
 JOURNAL = ".prepare"
 # Raised when files come out differently than before, so that no old ones are taken for new.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,6 @@ class Part:
     @property
     def files(self) -> list[str]:
         return [name for name in (self.record["video_fgr"], self.record["video_pha"]) if name]
-
-    def remove_files(self, out_dir: Path) -> None:
-        for name in self.files:
-            (out_dir / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -61,14 +57,19 @@ def _members(path: Path) -> list[Path]:
     return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
-def read_journal(out_dir: Path, name: str, key: str) -> PreparedRow | None:
-    """What an earlier run wrote under `name`, if it is all still there and nothing that it follows from has changed."""
+def read_journal(out_dir: Path, name: str, key: str, with_dropped: bool = False) -> PreparedRow | None:
+    """What an earlier run wrote under `name`, if it is all still there and nothing that it follows from has changed.
+
+    Args:
+        with_dropped: files that were dropped again as near duplicates need not be there.
+    """
     try:
         entry = json.loads(_entry(out_dir, name).read_text(encoding="utf-8"))
         if entry["key"] != key:
             return None
+        dropped = entry["dropped"] if with_dropped else []
         for file, size in entry["files"].items():
-            if (out_dir / file).stat().st_size != size:
+            if file not in dropped and (out_dir / file).stat().st_size != size:
                 return None
         parts = [Part(part["record"], np.array(part["fingerprint"], np.uint8)) for part in entry["parts"]]
         return PreparedRow(tuple(parts), tuple(entry["left_out"]), was_kept=True)
@@ -82,7 +83,19 @@ def write_journal(out_dir: Path, name: str, key: str, row: PreparedRow) -> None:
     sizes = {name: (out_dir / name).stat().st_size for part in row.parts for name in part.files}
     parts = [{"record": part.record, "fingerprint": part.fingerprint.tolist()} for part in row.parts]
     path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, {"key": key, "files": sizes, "parts": parts, "left_out": row.left_out, "dropped": []})
+
+
+def drop_part(out_dir: Path, name: str, part: Part) -> None:
+    """Remove a part's files, and remember that they are gone on purpose."""
+    entry = json.loads(_entry(out_dir, name).read_text(encoding="utf-8"))
+    entry["dropped"] = sorted({*entry["dropped"], *part.files})
+    _replace(_entry(out_dir, name), entry)
+    for file in part.files:
+        (out_dir / file).unlink(missing_ok=True)
+
+
+def _replace(path: Path, entry: dict) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    entry = {"key": key, "files": sizes, "parts": parts, "left_out": row.left_out}
     partial.write_text(json.dumps(entry), encoding="utf-8")
     os.replace(partial, path)

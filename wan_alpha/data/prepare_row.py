@@ -70,12 +70,13 @@ class _Survey:
 
 
 def prepare_row(
-    index: int, source: Source, name: str, out_dir: Path, link: bool, settings: PrepareSettings
+    index: int, source: Source, name: str, out_dir: Path, link: bool, settings: PrepareSettings, with_dropped: bool
 ) -> PreparedRow:
     """Check and write one source.
 
     Args:
         index: its number, for the journal; name: stem of its files.
+        with_dropped: clips that an earlier run dropped as near duplicates need not be written again.
 
     Raises:
         DataError: it cannot be used, and why.
@@ -83,7 +84,7 @@ def prepare_row(
     if source.problem:
         raise DataError(source.problem)
     key = settings_key(source, link, settings)
-    if (kept := read_journal(out_dir, name, key)) is not None:
+    if (kept := read_journal(out_dir, name, key, with_dropped)) is not None:
         return kept
     clip = _resolve(source, settings)
     info = describe_source(clip, compare_lengths=source.kind != "static")

@@ -1,7 +1,7 @@
 """Animated WebP read frame by frame out of its file: Pillow's decoder holds the whole file twice.
 
-Only animations with alpha whose frames replace what lies below them, as this package writes them; the caller leaves all others,
-and damaged ones, to Pillow. The container: https://developers.google.com/speed/webp/docs/riff_container
+Only animations with alpha whose frames replace what lies below them, as this package writes them; the caller leaves
+all others, and damaged ones, to Pillow. The container: https://developers.google.com/speed/webp/docs/riff_container
 """
 
 import io
