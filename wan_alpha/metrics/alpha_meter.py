@@ -83,8 +83,7 @@ class AlphaMeter:
         error = (pred - alpha)[:, 0]
         squared = error.square()
         last = error[:, :1] if self._last_error is None else self._last_error
-        change = error - torch.cat([last, error[:, :-1]], dim=1)
-        squared_change = squared - torch.cat([last.square(), squared[:, :-1]], dim=1)
+        change, squared_change = _change(error, last), _change(squared, last.square())
         self._last_error = error[:, -1:].clone()
         mattes = as_frames(pred), as_frames(alpha)
         gradient, connectivity = (of(*mattes).view(batch) for of in (gradient_error, connectivity_error))
@@ -118,6 +117,14 @@ class AlphaMeter:
         for of_region, mean_square in zip(figures.values(), squared, strict=True):
             of_region["alpha_psnr"] = -10 * mean_square.log10()
         return figures
+
+
+def _change(values, last):
+    """From frame to frame: values (B, T, H, W), the frame before them (B, 1, H, W)."""
+    change = torch.empty_like(values)
+    torch.sub(values[:, :1], last, out=change[:, :1])
+    torch.sub(values[:, 1:], values[:, :-1], out=change[:, 1:])
+    return change
 
 
 def _frame_figure(figure, means, sums, is_there):

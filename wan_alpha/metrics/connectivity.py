@@ -29,9 +29,9 @@ def connectivity_error(pred: Tensor, alpha: Tensor) -> Tensor:
     Returns:
         (N, H, W).
     """
-    level = connected_levels(torch.minimum(pred, alpha)).to(alpha.dtype) / STEPS
+    level = connected_levels(torch.minimum(pred, alpha)) / alpha.new_tensor(STEPS)
     # What is exactly 0.15 counts, whatever rounding made of it.
-    pred_excess, excess = (F.threshold(matte - level, TOLERANCE - 1e-6, 0.0) for matte in (pred, alpha))
+    pred_excess, excess = (F.threshold_(matte - level, TOLERANCE - 1e-6, 0.0) for matte in (pred, alpha))
     return pred_excess.sub_(excess).abs_()
 
 
@@ -45,18 +45,17 @@ def connected_levels(lower: Tensor) -> Tensor:
         (N, H, W) int8, 0 to 10.
     """
     num_frames, height, width = lower.shape
-    # An empty column and row after each row and frame: what lies end to end in memory must not touch.
-    reached = F.pad((lower * STEPS).to(torch.int8), (0, 1, 0, 1)).flatten()
-    before = F.pad(reached[:-1], (1, 0))
-    places = (reached != before).nonzero()[:, 0]
-    steps = (step.cpu().numpy() for step in (places, before[places], reached[places]))
+    # An empty column before each row, an empty row after each frame: what lies end to end in memory must not touch.
+    reached = F.pad((lower * STEPS).to(torch.int8), (1, 0, 0, 1)).flatten().cpu().numpy()
+    places = np.flatnonzero(reached[1:] != reached[:-1]) + 1
+    steps = places, reached[places - 1], reached[places]
     starts, stops = _paint(*steps, num_frames, (height + 1) * (width + 1), width + 1)
-    change = torch.zeros_like(reached)
+    change = torch.zeros(len(reached), dtype=torch.int8, device=lower.device)
     for index, value in ((starts, 1), (stops, -1)):
         where = torch.from_numpy(index).to(change.device)
         change.index_add_(0, where, torch.full_like(where, value, dtype=torch.int8))
     count = change.cumsum(0, dtype=torch.int8)
-    return count.view(num_frames, height + 1, width + 1)[:, :height, :width]
+    return count.view(num_frames, height + 1, width + 1)[:, :height, 1:]
 
 
 def _paint(places, before, after, num_frames, frame_size, row_size):

@@ -62,8 +62,9 @@ def _fill(error: Tensor, pred: Tensor, alpha: Tensor, pred_scale: Tensor, scale:
 
 def _stretch(matte: Tensor) -> Tensor:
     """What a frame's gradient is multiplied by if its values are stretched to [0, 1]; 0 for a constant frame."""
-    low, high = matte.aminmax(dim=-1, keepdim=True)
-    spread = high.amax(dim=-2, keepdim=True) - low.amin(dim=-2, keepdim=True)
+    # Row by row, then down: in one go, or with aminmax, this takes ten times as long on a CPU.
+    high, low = (reduce(reduce(matte, -1, True), -2, True) for reduce in (torch.amax, torch.amin))
+    spread = high - low
     return spread.reciprocal().masked_fill_(spread == 0, 0.0)
 
 

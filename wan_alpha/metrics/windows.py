@@ -62,7 +62,8 @@ def correlate(planes: Tensor, taps: Sequence[float], dim: int) -> Tensor:
     length = planes.shape[dim] - len(taps) + 1
     total = planes.narrow(dim, 0, length) * taps[0]
     for offset in range(1, len(taps)):
-        total.add_(planes.narrow(dim, offset, length), alpha=taps[offset])
+        if taps[offset]:
+            total.add_(planes.narrow(dim, offset, length), alpha=taps[offset])
     return total
 
 
