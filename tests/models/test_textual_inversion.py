@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.textual_inversion import add_placeholders, learned_placeholders, start_placeholders
-from wan_alpha.models.wan import encode_prompts, load_wan
+from wan_alpha.models.wan import encode_prompts, encode_prompts_with_gradient, load_wan
 from wan_alpha.weights.io import save_safetensors
 from wan_alpha.weights.textual_inversion import Placeholders, placeholder_metadata, read_placeholders
 
@@ -54,20 +54,22 @@ def test_only_the_vectors_learn(pipe):
     embedding = start_placeholders(pipe, {"<thing>": "ball"}, num_vectors=2)
     pipe.text_encoder.requires_grad_(False)
     embedding.vectors.requires_grad_(True)
-    context = encode_prompts.__wrapped__(pipe, ["a <thing>", "a red ball"])
-    context.square().sum().backward()
+    context = encode_prompts_with_gradient(pipe, ["a <thing>", "a red ball"])
+    probe = torch.randn(context.shape, generator=torch.Generator().manual_seed(1))
+    (context * probe).sum().backward()
     trained = [name for name, parameter in pipe.text_encoder.named_parameters() if parameter.grad is not None]
     assert trained == ["token_embedding.vectors.0"]
     gradient = embedding.vectors[0].grad
     assert (gradient.norm(dim=1) > 0).all()
 
     vector, step = embedding.vectors[0], 1e-3
+    assert (vector.square().mean() - 1).abs() < 1e-5  # in units of its own size
     direction = torch.randn(vector.shape, generator=torch.Generator().manual_seed(0))
     values = []
     for sign in (1, -1):
         with torch.no_grad():
             vector += sign * step * direction
-            values.append(encode_prompts(pipe, ["a <thing>"]).double().square().sum())
+            values.append((encode_prompts(pipe, ["a <thing>", "a red ball"]) * probe).double().sum())
             vector -= sign * step * direction
     torch.testing.assert_close(
         float(values[0] - values[1]) / (2 * step), float((gradient * direction).sum()), rtol=2e-2, atol=1e-3

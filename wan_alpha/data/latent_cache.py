@@ -233,6 +233,10 @@ class LatentCache:
     def read(self, index: int) -> CacheItem:
         return read_item(self.folder, self.keys[index])
 
+    def prompts(self) -> list[str]:
+        """The caption of each item, from the files' headers."""
+        return [read_metadata(item_path(self.folder, key)).get("prompt", "") for key in self.keys]
+
     def empty_context(self) -> Tensor:
         """The empty caption's context, padded: (context_length, text_dim), float32."""
         return pad_context(load_state_dict(_empty_path(self.folder))["context"].float(), self.index.context_length)

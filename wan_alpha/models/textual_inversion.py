@@ -21,13 +21,15 @@ class PlaceholderEmbedding(nn.Module):
     """An embedding whose frozen table is extended by learned rows.
 
     Attributes:
-        table: the text encoder's own ``nn.Embedding``; words: the placeholders; vectors: (n, width) float32 of each.
+        table: the text encoder's own ``nn.Embedding``; words: the placeholders; vectors: (n, width) float32 of each, in
+            its unit. Text encoders' embeddings differ in size a hundredfold; in units of its own size a vector moves by
+            the learning rate's share a step, whatever the encoder.
     """
 
     def __init__(self, table):
         super().__init__()
         self.table = table
-        self.words = []
+        self.words, self.units = [], []
         self.vectors = nn.ParameterList()
         self.register_buffer("token_ids", torch.empty(0, dtype=torch.long), persistent=False)
 
@@ -36,16 +38,22 @@ class PlaceholderEmbedding(nn.Module):
         """The frozen table's weight: where and in what dtype the encoder computes."""
         return self.table.weight
 
-    def add(self, word, vectors, token_ids):
+    def add(self, word, vectors, token_ids, unit=1.0):
         """Learn a placeholder.
 
         Args:
-            word: its name; vectors: (n, width); token_ids: the n numbers that the tokenizer gave it.
+            word: its name; vectors: (n, width); token_ids: the n numbers that the tokenizer gave it;
+                unit: what one is of the parameter that is trained.
         """
         device = self.table.weight.device
         self.words.append(word)
-        self.vectors.append(nn.Parameter(vectors.detach().float().clone().to(device)))
+        self.units.append(unit)
+        self.vectors.append(nn.Parameter((vectors.detach().float() / unit).to(device)))
         self.token_ids = torch.cat([self.token_ids, torch.tensor(token_ids, device=device)])
+
+    def rows(self):
+        """placeholder -> (n, width) float32, as the encoder sees them."""
+        return {word: unit * vectors for word, unit, vectors in zip(self.words, self.units, self.vectors, strict=True)}
 
     def forward(self, ids):
         """(B, L) int64 -> (B, L, width) in the table's dtype."""
@@ -55,7 +63,7 @@ class PlaceholderEmbedding(nn.Module):
         is_new = matches.any(-1)
         # A new token's number may lie past the table's end.
         known = self.table(ids.masked_fill(is_new, 0))
-        rows = torch.cat(list(self.vectors)).to(known.dtype)
+        rows = torch.cat(list(self.rows().values())).to(known.dtype)
         return torch.where(is_new.unsqueeze(-1), F.embedding(matches.to(torch.uint8).argmax(-1), rows), known)
 
 
@@ -107,11 +115,12 @@ class PlaceholderTokenizer:
         return self.base([self.spell(caption) for caption in captions], **options)
 
 
-def add_placeholders(pipe, placeholders: Placeholders, source="the file") -> PlaceholderEmbedding:
+def add_placeholders(pipe, placeholders: Placeholders, source="the file", units=None) -> PlaceholderEmbedding:
     """Teach a pipeline's text encoder and tokenizer placeholders that were learned before.
 
     Args:
-        pipe: with text encoder and tokenizer; changed in place. placeholders: what was learned; source: for messages.
+        pipe: with text encoder and tokenizer; changed in place. placeholders: what was learned; source: for messages;
+            units: of the placeholders, where they are to be trained.
 
     Returns:
         the text encoder's embedding, whose ``vectors`` are the placeholders'.
@@ -128,7 +137,7 @@ def add_placeholders(pipe, placeholders: Placeholders, source="the file") -> Pla
                 f"{source}: {word} has vectors of {vectors.shape[1]} numbers, this text encoder's have {width}; it was "
                 "learned with another text encoder"
             )
-        embedding.add(word, vectors, pipe.tokenizer.add(word, len(vectors)))
+        embedding.add(word, vectors, pipe.tokenizer.add(word, len(vectors)), (units or {}).get(word, 1.0))
     return embedding
 
 
@@ -152,7 +161,8 @@ def start_placeholders(pipe, initializers, num_vectors=1) -> PlaceholderEmbeddin
             vectors[word] = pieces.mean(dim=0, keepdim=True)
         else:
             vectors[word] = pieces[torch.arange(num_vectors).clamp(max=len(pieces) - 1)]
-    return add_placeholders(pipe, Placeholders(vectors))
+    units = {word: float(value.square().mean().sqrt()) or 1.0 for word, value in vectors.items()}
+    return add_placeholders(pipe, Placeholders(vectors), units=units)
 
 
 def learned_placeholders(pipe) -> dict:
@@ -160,7 +170,7 @@ def learned_placeholders(pipe) -> dict:
     embedding = pipe.text_encoder.token_embedding
     if not isinstance(embedding, PlaceholderEmbedding):
         return {}
-    return {word: value.detach() for word, value in zip(embedding.words, embedding.vectors, strict=True)}
+    return {word: rows.detach() for word, rows in embedding.rows().items()}
 
 
 def _extended(pipe):

@@ -123,6 +123,11 @@ def load_tokenizer(folder):
 
 @torch.no_grad()
 def encode_prompts(pipe, prompts):
+    """:func:`encode_prompts_with_gradient` without the gradient."""
+    return encode_prompts_with_gradient(pipe, prompts)
+
+
+def encode_prompts_with_gradient(pipe, prompts):
     """Text context of prompts, each padded with zeros after its last token, as Wan's DiT expects it.
 
     Args:

@@ -21,6 +21,7 @@ from wan_alpha.stages.flow_objective import (
     training_scheduler,
     velocity_loss,
 )
+from wan_alpha.stages.placeholders import CaptionEncoder, check_captions_name
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
@@ -40,22 +41,26 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
 
     Args:
         pipe: a ``WanVideoPipeline`` that holds at least its ``dit``.
-        adapter: :class:`AdapterSettings`; the kind "full" trains every weight of the DiT, in float32.
+        adapter: :class:`AdapterSettings`; the kind "full" trains every weight of the DiT, in float32, "none" nothing.
         objective: :class:`ObjectiveSettings`.
         gradient_checkpointing: compute activations twice to save memory.
         empty_context: context of the empty caption, (context_length, text_dim); needed with caption dropout.
+        captions: a :class:`CaptionEncoder` whose placeholder learns; None takes the cached contexts.
 
     Raises:
         ConfigError: caption dropout without an empty context.
     """
 
-    def __init__(self, pipe, adapter=None, objective=None, gradient_checkpointing=False, empty_context=None):
+    def __init__(
+        self, pipe, adapter=None, objective=None, gradient_checkpointing=False, empty_context=None, captions=None
+    ):
         super().__init__()
         self.pipe = pipe
         self.adapter = adapter or AdapterSettings()
         self.objective = objective or ObjectiveSettings()
         self.gradient_checkpointing = gradient_checkpointing
         self.empty_context = empty_context
+        self.captions = captions
         if self.objective.caption_dropout and empty_context is None:
             raise ConfigError(
                 f"objective.caption_dropout = {self.objective.caption_dropout} needs the empty caption's context"
@@ -67,7 +72,7 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         self.switch_pipe_to_training_mode(
             pipe,
             trainable_models="dit" if trains_all else None,
-            lora_base_model=None if trains_all else "dit",
+            lora_base_model="dit" if self.adapter.kind in ("dora", "lora") else None,
             lora_target_modules=",".join(self.adapter.targets),
             lora_rank=self.adapter.rank,
         )
@@ -93,8 +98,8 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         """The loss of one batch; its noise, timesteps and dropped captions follow from each sample's seed.
 
         Args:
-            batch: ``latents`` (B, C, t, h, w), ``context`` (B, L, text_dim), ``ellipse`` (B, t, h, w) and
-                ``sample_seed`` (B,) int64, as LatentCacheDataset and collate give them.
+            batch: ``latents`` (B, C, t, h, w), ``context`` (B, L, text_dim), ``ellipse`` (B, t, h, w), ``prompt``, a
+                list of B captions, and ``sample_seed`` (B,) int64, as LatentCacheDataset and collate give them.
 
         Returns:
             {"total", "velocity_mse"}: see :func:`velocity_loss`.
@@ -103,7 +108,7 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
 
     def flow_loss(self, batch: dict, draw: Draw) -> dict[str, Tensor]:
         """The loss of one batch at a given draw of noise, timesteps and dropped captions."""
-        context = batch["context"]
+        context = batch["context"] if self.captions is None else self.captions(batch["prompt"])
         if self.empty_context is not None:
             context = torch.where(draw.drops_caption.view(-1, 1, 1), self.empty_context.to(context), context)
         scheduler = self._scheduler_for(batch["latents"].shape)
@@ -136,7 +141,7 @@ def validation_loss(module, dataset) -> dict[str, float]:
     totals = {"loss": 0.0, "velocity_mse": 0.0}
     for index in range(len(dataset)):
         batch = collate([dataset[index]])
-        batch = {name: batch[name].to(device) for name in ("latents", "context", "ellipse")}
+        batch |= {name: batch[name].to(device) for name in ("latents", "context", "ellipse")}
         for timestep_id in VALIDATION_TIMESTEP_IDS:
             generator = seeded_generator("validation", index, timestep_id)
             noise = torch.randn(batch["latents"].shape, generator=generator).to(device)
@@ -175,12 +180,18 @@ def train_dit(recipe):
     if pipe.dit2 is not None:
         raise ConfigError("model.wan holds two experts; name the one to train by its files: model.wan = [its shards]")
     check_fits_dit(cache, pipe.dit)
+    captions, placeholder = None, recipe.textual_inversion.placeholder
+    if placeholder is not None:
+        check_captions_name(placeholder, cache.prompts())
+        captions = CaptionEncoder(
+            recipe.model.wan, recipe.textual_inversion, choose_dtype(device, recipe.training.precision)
+        )
     base_sha256 = weights_sha256(pipe.dit)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a new adapter's A is drawn from the global generator
         module = WanAlphaTrainingModule(
             pipe, recipe.adapter, recipe.objective, recipe.training.gradient_checkpointing,
-            cache.empty_context() if recipe.objective.caption_dropout else None,
+            cache.empty_context() if recipe.objective.caption_dropout else None, captions,
         )  # fmt: skip
     return run_training(
         module,
@@ -190,14 +201,19 @@ def train_dit(recipe):
         recipe.seed,
         collate=collate,
         validate=None if validation is None else lambda module: validation_loss(module, validation),
-        export=lambda module, folder: [export_trained(module, folder, base_sha256, recipe)],
-        checkpoint_export=lambda module: adapter_files(module, base_sha256, recipe),
+        export=lambda module, folder: export_trained(module, folder, base_sha256, recipe),
+        checkpoint_export=lambda module: trained_files(module, base_sha256, recipe),
         recipe=recipe,
     )
 
 
-def export_trained(module, folder, base_sha256, recipe=None) -> Path:
-    """Write what was trained: an adapter in the released naming, or the whole DiT in Wan's. Returns the file."""
+def export_trained(module, folder, base_sha256, recipe=None) -> list[Path]:
+    """Write what was trained: an adapter in the released naming or the whole DiT in Wan's, and a placeholder's vectors.
+
+    Returns:
+        the files.
+    """
+    files = []
     if module.adapter.kind == "full":
         path = Path(folder) / "dit.safetensors"
         content = None if recipe is None else recipe.as_dict()
@@ -205,17 +221,24 @@ def export_trained(module, folder, base_sha256, recipe=None) -> Path:
         # The one size that shapes do not tell: a file without Wan's config.json beside it can then be loaded.
         metadata["num_heads"] = str(module.pipe.dit.blocks[0].self_attn.num_heads)
         save_safetensors(module.pipe.dit.state_dict(), path, metadata)
-        return path
-    ((name, (tensors, metadata)),) = adapter_files(module, base_sha256, recipe).items()
-    save_safetensors(tensors, Path(folder) / name, metadata)
-    return Path(folder) / name
+        files.append(path)
+    for name, (tensors, metadata) in trained_files(module, base_sha256, recipe).items():
+        save_safetensors(tensors, Path(folder) / name, metadata)
+        files.append(Path(folder) / name)
+    return files
+
+
+def trained_files(module, base_sha256, recipe=None) -> dict:
+    """Adapter and placeholder: file name -> (tensors, metadata). The whole DiT is not among them: a checkpoint holds it
+    once already."""
+    placeholder = {} if module.captions is None else module.captions.files(recipe)
+    return adapter_files(module, base_sha256, recipe) | placeholder
 
 
 def adapter_files(module, base_sha256, recipe=None) -> dict:
-    """The adapter in the released naming: file name -> (tensors, metadata); {} where the whole DiT is trained, which a
-    checkpoint holds once already."""
+    """The adapter in the released naming: file name -> (tensors, metadata); {} where there is none."""
     adapter = module.adapter
-    if adapter.kind == "full":
+    if adapter.kind not in ("dora", "lora"):
         return {}
     metadata = adapter_metadata(
         kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, base_sha256=base_sha256,

@@ -52,7 +52,9 @@ class TrainDiTModel(Section):
 class AdapterSettings(Section):
     """What is trained of the DiT."""
 
-    kind: Literal["dora", "lora", "full"] = Field("dora", description="adapter, or full = every weight of the DiT")
+    kind: Literal["dora", "lora", "full", "none"] = Field(
+        "dora", description="adapter; full = every weight of the DiT; none = nothing of it, a placeholder alone"
+    )
     rank: int = Field(32, ge=1, description="rank of the adapter")
     alpha: float = Field(32, gt=0, description="the adapter's scale times its rank")
     targets: tuple[str, ...] = Field(ADAPTER_TARGETS, min_length=1, description="linear layers that get an adapter")
@@ -60,10 +62,28 @@ class AdapterSettings(Section):
     @model_validator(mode="after")
     def _adapter_is_used(self):
         unused = [name for name in ("rank", "alpha", "targets") if not self.has_default(name)]
-        if self.kind == "full" and unused:
+        if self.kind in ("full", "none") and unused:
             raise ValueError(
-                f"adapter.{unused[0]} has no effect with kind = 'full'; leave it out or choose dora or lora"
+                f"adapter.{unused[0]} has no effect with kind = {self.kind!r}; leave it out or choose dora or lora"
             )
+        return self
+
+
+class TextualInversionSettings(Section):
+    """A new word of the text encoder, trained with or without an adapter; saved alone, used by generate."""
+
+    placeholder: str | None = Field(None, description="new word as the captions write it, <my-cat>; none = none")
+    initializer: str | None = Field(None, description="known word or words that it begins as")
+    num_vectors: int = Field(1, ge=1, description="vectors, and tokens of a caption, that it takes")
+
+    @model_validator(mode="after")
+    def _has_both_words(self):
+        if self.placeholder is None and self.initializer is not None:
+            raise ValueError("textual_inversion.initializer has no effect without placeholder: give both words")
+        if self.placeholder is None and not self.has_default("num_vectors"):
+            raise ValueError("textual_inversion.num_vectors has no effect without placeholder; leave it out")
+        if self.placeholder is not None and not self.initializer:
+            raise ValueError("textual_inversion.initializer: missing; the known word that the placeholder begins as")
         return self
 
 
@@ -130,5 +150,15 @@ class TrainDiTRecipe(Recipe):
     validation_cache: Path | None = Field(None, description="cache of held-out clips; none = no validation")
     repeat: int = Field(1, ge=1, description="times each cached clip occurs in an epoch")
     adapter: AdapterSettings
+    textual_inversion: TextualInversionSettings
     objective: ObjectiveSettings
     training: TrainDiTSettings
+
+    @model_validator(mode="after")
+    def _something_is_trained(self):
+        if self.adapter.kind == "none" and self.textual_inversion.placeholder is None:
+            raise ValueError(
+                "adapter.kind = 'none' trains nothing: give textual_inversion.placeholder and .initializer, or choose "
+                "dora, lora or full"
+            )
+        return self

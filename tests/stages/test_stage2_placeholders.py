@@ -1,0 +1,115 @@
+"""Textual inversion through stage 2: what learns, what is written, that it resumes, and that the others still train."""
+
+import pytest
+import torch
+from stop_every_step import everything, train_stopping
+from tiny_wan_files import write_dataset
+
+from wan_alpha.errors import ConfigError
+from wan_alpha.models.textual_inversion import add_placeholders
+from wan_alpha.models.wan import encode_prompts, load_wan
+from wan_alpha.stages.cache_latents import build_cache
+from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
+from wan_alpha.training.config import load_recipe
+from wan_alpha.training.recipes import TrainDiTRecipe
+from wan_alpha.weights.io import load_state_dict
+from wan_alpha.weights.textual_inversion import read_placeholders
+
+PLACEHOLDER = "<thing>"
+
+
+@pytest.fixture(scope="module")
+def cache_folder(tmp_path_factory, make_cache_recipe):
+    """A cache whose captions name the placeholder."""
+    clips = write_dataset(tmp_path_factory.mktemp("words") / "clips")
+    listing = clips / "metadata.csv"
+    listing.write_text(listing.read_text().replace("circle", PLACEHOLDER))
+    folder = tmp_path_factory.mktemp("words") / "cache"
+    build_cache(make_cache_recipe(folder, **{"data.base_path": clips}))
+    return folder
+
+
+@pytest.fixture
+def make_recipe(wan_folder, cache_folder, tmp_path):
+    def make(**changes):
+        overrides = {
+            "output_dir": tmp_path / "run", "model.wan": str(wan_folder), "cache": cache_folder, "adapter.kind": "none",
+            "textual_inversion.placeholder": PLACEHOLDER, "textual_inversion.initializer": "o",
+            "textual_inversion.num_vectors": 2, "training.max_steps": 3, "training.learning_rate": 1e-2,
+            "training.device": "cpu", "training.batch_size": 2,
+        }  # fmt: skip
+        given = {name: value for name, value in (overrides | changes).items() if value != "absent"}
+        return load_recipe(TrainDiTRecipe, overrides=given)
+
+    return make
+
+
+def test_alone_it_trains_nothing_else_and_is_saved_alone(make_recipe, wan_folder, monkeypatch):
+    trained = []
+    original = WanAlphaTrainingModule.forward
+
+    def forward(module, batch):
+        trained.extend(name for name, parameter in module.named_parameters() if parameter.requires_grad)
+        return original(module, batch)
+
+    monkeypatch.setattr(WanAlphaTrainingModule, "forward", forward)
+    recipe = make_recipe(validation_cache=make_recipe().cache)
+    result = train_dit(recipe)
+    assert set(trained) == {"captions.text_encoder.token_embedding.vectors.0"}
+    assert result.validation[0]["loss"] != result.validation[-1]["loss"]
+    written = {path.name for path in recipe.output_dir.glob("*.safetensors")}
+    assert written == {"embeddings.safetensors"}
+    assert len(list(recipe.output_dir.glob("checkpoints/*/embeddings.safetensors"))) == 1
+
+    found = read_placeholders(recipe.output_dir / "embeddings.safetensors")
+    pipe = load_wan(str(wan_folder), components=("text_encoder", "tokenizer"))
+    start = pipe.text_encoder.token_embedding.weight[pipe.tokenizer.tokenizer.convert_tokens_to_ids("o")]
+    assert found.vectors[PLACEHOLDER].shape == (2, 16)
+    assert (found.vectors[PLACEHOLDER] != start).any()
+    before = encode_prompts(pipe, [f"a red {PLACEHOLDER}"])
+    add_placeholders(pipe, found)
+    assert not torch.equal(encode_prompts(pipe, [f"a red {PLACEHOLDER}"]), before)
+
+
+def test_with_an_adapter_both_learn(make_recipe):
+    recipe = make_recipe(**{"adapter.kind": "lora", "adapter.rank": 4, "adapter.alpha": 4})
+    train_dit(recipe)
+    assert {path.name for path in recipe.output_dir.glob("*.safetensors")} == {
+        "adapter.safetensors", "embeddings.safetensors",
+    }  # fmt: skip
+    adapter = load_state_dict(recipe.output_dir / "adapter.safetensors")
+    assert all(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
+
+
+def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monkeypatch):
+    train_dit(make_recipe(output_dir=tmp_path / "straight"))
+    train_stopping(train_dit, make_recipe(output_dir=tmp_path / "stopped"), WanAlphaTrainingModule, monkeypatch)
+    straight, stopped = (everything(tmp_path / run) for run in ("straight", "stopped"))
+    assert straight.keys() == stopped.keys() and "embeddings.safetensors" in straight
+    for name in straight.keys() - {"state.json", "embeddings.safetensors"}:
+        assert straight[name] == stopped[name], name
+    vectors = [read_placeholders(tmp_path / run / "embeddings.safetensors").vectors for run in ("straight", "stopped")]
+    assert torch.equal(vectors[0][PLACEHOLDER], vectors[1][PLACEHOLDER])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"textual_inversion.placeholder": "<other>"}, "none of the cache's 3 captions names it"),
+        ({"textual_inversion.placeholder": "a"}, "the tokenizer knows 'a' already"),
+        ({"textual_inversion.initializer": "absent"}, "textual_inversion.initializer: missing"),
+        ({"textual_inversion.placeholder": "absent"}, "initializer has no effect without placeholder"),
+        (
+            {"textual_inversion.placeholder": "absent", "textual_inversion.initializer": "absent"},
+            "num_vectors has no effect without placeholder",
+        ),
+        (
+            {f"textual_inversion.{name}": "absent" for name in ("placeholder", "initializer", "num_vectors")},
+            "adapter.kind = 'none' trains nothing",
+        ),
+        ({"adapter.rank": 4}, "adapter.rank has no effect with kind = 'none'"),
+    ],
+)
+def test_what_is_refused(make_recipe, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        train_dit(make_recipe(**changes))

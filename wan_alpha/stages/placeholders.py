@@ -1,0 +1,57 @@
+"""Textual inversion in stage 2: captions are encoded in each step, and a placeholder learns with the loss."""
+
+import torch
+from torch import nn
+
+from wan_alpha.errors import ConfigError
+from wan_alpha.models.textual_inversion import learned_placeholders, start_placeholders
+from wan_alpha.models.wan import encode_prompts_with_gradient, load_wan
+from wan_alpha.weights.textual_inversion import placeholder_metadata
+
+EMBEDDINGS_FILE = "embeddings.safetensors"
+
+
+class CaptionEncoder(nn.Module):
+    """The frozen text encoder with a placeholder that learns.
+
+    Args:
+        source: Wan model with text encoder and tokenizer; settings: TextualInversionSettings with a placeholder; dtype:
+            of the frozen encoder.
+
+    Raises:
+        ConfigError: the tokenizer knows the placeholder already, or does not know the initializer.
+        CheckpointError: weights that are not what they claim.
+    """
+
+    def __init__(self, source, settings, dtype=torch.float32):
+        super().__init__()
+        self.settings = settings
+        pipe = load_wan(source, components=("text_encoder", "tokenizer"), device="cpu", dtype=dtype)
+        embedding = start_placeholders(pipe, {settings.placeholder: settings.initializer}, settings.num_vectors)
+        self.text_encoder = pipe.text_encoder.requires_grad_(False)
+        self.tokenizer = pipe.tokenizer
+        embedding.vectors.requires_grad_(True)
+
+    def forward(self, captions):
+        """Contexts (B, L, text_dim) of captions, differentiable in the placeholder's vectors."""
+        return encode_prompts_with_gradient(self, captions).float()
+
+    def files(self, recipe=None) -> dict:
+        """The placeholder alone: file name -> (tensors, metadata)."""
+        metadata = placeholder_metadata(
+            {self.settings.placeholder: self.settings.initializer}, None if recipe is None else recipe.as_dict()
+        )
+        return {EMBEDDINGS_FILE: (learned_placeholders(self), metadata)}
+
+
+def check_captions_name(placeholder, prompts) -> None:
+    """Refuse a dataset that teaches the placeholder nothing.
+
+    Raises:
+        ConfigError: no caption names it.
+    """
+    if not any(placeholder in prompt for prompt in prompts):
+        raise ConfigError(
+            f"textual_inversion.placeholder = {placeholder!r}: none of the cache's {len(prompts)} captions names it, "
+            f'as in "a video of {placeholder}"; write it into the dataset\'s captions and run `wan-alpha cache` again'
+        )
