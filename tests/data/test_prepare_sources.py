@@ -59,6 +59,9 @@ def test_a_loop_of_links_ends(tmp_path, clip):
 
 CAPTIONS = {
     "text": ("x.txt", "A fox,\n running.", None, "A fox, running."),
+    "lines": ("x.txt", "A fox,\n\trunning.\r\n\nOne  fox.\nA fox, running.\n", None, '["A fox, running.", "One fox."]'),
+    "list": ("x.json", json.dumps({"prompt": ["a", "b "]}), None, '["a", "b"]'),
+    "bracket": ("x.txt", '["a"]', None, '["[\\"a\\"]"]'),
     "json prompt": ("x.json", json.dumps({"caption": "b", "prompt": "a"}), None, "a"),
     "json caption": ("x.json", json.dumps({"caption": "b", "fps": 3}), None, "b"),
     "json text alone": ("x.json", json.dumps("c"), None, "c"),

@@ -6,10 +6,14 @@ from types import UnionType
 from typing import Literal, Union, get_args, get_origin
 
 from wan_alpha.errors import ConfigError
-from wan_alpha.training.config import dotted_fields, list_presets, load_recipe, nearest_option, section_class
+from wan_alpha.training.config import Section, dotted_fields, list_presets, load_recipe, nearest_option, section_class
 
 _METAVARS = {bool: "BOOL", int: "INT", float: "FLOAT"}
 _TRUTH = {"true", "false", "yes", "no", "on", "off", "1", "0"}
+
+
+def _is_table(annotation):
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 def value_name(annotation):
@@ -19,8 +23,16 @@ def value_name(annotation):
     if get_origin(annotation) in (Union, UnionType):
         return value_name(get_args(annotation)[0])
     if get_origin(annotation) is tuple:
-        return "A,B,..."
+        return "JSON" if _is_table(get_args(annotation)[0]) else "A,B,..."
+    if get_origin(annotation) is dict:
+        return "JSON"
     return _METAVARS.get(annotation, "PATH" if getattr(annotation, "__name__", "") == "Path" else "TEXT")
+
+
+def _table_class(recipe_class, table):
+    for name in table.split(".") if table else ():
+        recipe_class = section_class(recipe_class.model_fields[name])
+    return recipe_class
 
 
 def _default_text(field):
@@ -67,7 +79,7 @@ def add_recipe_options(parser, recipe_class, aliases=None):
     for name, field in dotted_fields(recipe_class):
         table = name.rpartition(".")[0]
         if table not in groups:
-            owner = section_class(recipe_class.model_fields[table]) if table else recipe_class
+            owner = _table_class(recipe_class, table)
             groups[table] = parser.add_argument_group(f"{table} options" if table else "run options", owner.__doc__)
         spellings = [f"--{name}", *([aliases[name]] if name in (aliases or {}) else [])]
         text = f"{field.description} {_default_text(field)}".replace("%", "%%")

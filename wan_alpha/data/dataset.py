@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.data import Dataset
 
+from wan_alpha.data.buckets import Bucket
 from wan_alpha.data.manifest import Row
+from wan_alpha.data.mixture import Mixture, Part
 from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import ConfigError, DataError
 
@@ -25,23 +27,51 @@ class RGBAVideoDataset(Dataset):
         operator: called with {"row": Row, "sample_seed": int}; LoadRGBAVideoPair, alone or followed by renders.
         repeat: how often each row occurs in an epoch; the repeats differ where the operator is random.
         seed: of the run.
+        mixture: in place of repeat, how often each row occurs in an epoch.
+        shapes: Bucket of each row, which the operator gets as "shape" and which says what fits into one batch; None
+            for the operator's own.
+        summary: tables that a run begins with.
 
     Raises:
         ConfigError: no rows, or repeat below 1.
         DataError: (from indexing) a row's files are bad; row number and file are named. Nothing is put in its place.
     """
 
-    def __init__(self, rows: Sequence[Row], operator: Callable[[dict], dict], repeat: int = 1, seed: int = 0):
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        operator: Callable[[dict], dict],
+        repeat: int = 1,
+        seed: int = 0,
+        *,
+        mixture: Mixture | None = None,
+        shapes: Sequence[Bucket] | None = None,
+        summary: str = "",
+    ):
         if not rows:
             raise ConfigError("a dataset needs at least one row")
         if repeat < 1:
             raise ConfigError(f"repeat = {repeat} must be at least 1")
         self.rows = list(rows)
         self.operator = operator
-        self.repeat = repeat
         self.seed = seed
+        self.mixture = mixture or Mixture([Part("clips", len(self.rows), repeat)], seed)
+        self.shapes = None if shapes is None else list(shapes)
+        self._summary = summary
         # In shared memory, so that set_epoch reaches workers that live on from one epoch to the next.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def summary(self) -> str:
+        """What a run says at its start."""
+        return self._summary
+
+    def epoch_samples(self, epoch: int) -> Sequence[int]:
+        """The indices of the samples of an epoch."""
+        return self.mixture.epoch_samples(epoch)
+
+    def group_of(self, index: int) -> Bucket | None:
+        """Samples of one group have one shape."""
+        return None if self.shapes is None else self.shapes[self.mixture.clip(index)]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose samples are made from now on, counted from 0."""
@@ -51,20 +81,22 @@ class RGBAVideoDataset(Dataset):
         """{"clips": hash of the rows}: their files below the folder they share, captions and kinds, in order."""
         base = os.path.commonpath([file.parent for row in self.rows for file in row.files])
         rows = [
-            [*(os.path.relpath(file, base) for file in row.files), row.prompt, row.kind, *row.reading.values()]
+            [*(os.path.relpath(file, base) for file in row.files), *row.captions, row.kind, *row.reading.values()]
             for row in self.rows
         ]
         return {"clips": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
 
     def __len__(self) -> int:
-        return len(self.rows) * self.repeat
+        return len(self.mixture)
 
     def __getitem__(self, index: int) -> dict:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of a dataset of {len(self)}")
-        row = self.rows[index % len(self.rows)]
+        clip = self.mixture.clip(index)
+        row = self.rows[clip]
+        data = {"row": row, "sample_seed": derive_seed(self.seed, int(self._epoch), index)}
+        if self.shapes is not None:
+            data["shape"] = self.shapes[clip]
         try:
-            return self.operator({"row": row, "sample_seed": derive_seed(self.seed, int(self._epoch), index)})
+            return self.operator(data)
         except DataError as error:
             raise DataError(f"row {row.index} ({row.foreground.name}): {error}") from error
 

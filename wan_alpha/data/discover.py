@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wan_alpha.data.captions import join_captions
 from wan_alpha.data.manifest import BadRow, find_manifest, find_matte_beside, read_rows
 from wan_alpha.errors import DataError
 from wan_alpha.media.stills import IMAGE_SUFFIXES
@@ -26,7 +27,8 @@ _FRAME_NAME = re.compile(r"(frame)?[-_ ]?\d+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Source:
-    """One clip as found. `name` is its path without suffix and `_rgb`; `problem` says why it cannot be used.
+    """One clip as found. `name` is its path without suffix and `_rgb`; `problem` says why it cannot be used; `prompt`
+    holds its captions as one text, see captions.join_captions.
 
     `kind`, `packing`, `source_state` and `matte_range` are what a manifest's row says; see manifest.Row.
     """
@@ -48,7 +50,8 @@ def discover_sources(source, caption_column: str | None = None) -> list[Source]:
     A folder with a metadata.csv (.jsonl, .json) is read by it. Otherwise, at any depth: `X_rgb.*` beside `X_alpha.*`;
     folders `fgr/` and `pha/` (or `fg/`, `rgb/`, `foreground/` and `alpha/`) with equal names inside; single RGBA files
     and stills. A subfolder that holds only numbered images (00000.png or frame_1.png) is one clip. `X.txt` or `X.json`
-    beside a file, or beside the two folders, is its caption.
+    beside a file, or beside the two folders, is its caption; several lines, or a list in the JSON, are several captions
+    (an indented line goes on with the one before it).
 
     Args:
         source: folder, or manifest.
@@ -80,7 +83,7 @@ def _from_manifest(manifest: Path, caption_column: str | None) -> list[Source]:
             path = row.foreground
             name = path.relative_to(os.path.abspath(manifest.parent)).with_suffix("").as_posix().removesuffix("_rgb")
             reading = (row.kind, row.packing, row.source_state, row.matte_range)
-            sources.append(Source(name, path, row.matte, row.prompt, None, *reading))
+            sources.append(Source(name, path, row.matte, join_captions(row.captions), None, *reading))
     return sources
 
 
@@ -206,6 +209,9 @@ def _read_caption(path: Path, keys: tuple[str, ...]) -> str:
         raise DataError(f"the caption {path.name} is not valid JSON ({error})") from error
     if isinstance(text, dict):
         text = next((text[key] for key in keys if key in text), None)
-    if not isinstance(text, str):
+    # An indented line goes on with the one before it.
+    lines = re.split(r"\n(?![ \t])", text) if path.suffix == ".txt" else text if isinstance(text, list) else [text]
+    if not all(isinstance(line, str) for line in lines):
         raise DataError(f"the caption {path.name} holds no text under {' or '.join(keys)}")
-    return " ".join(text.split())
+    captions = [" ".join(line.split()) for line in lines]
+    return join_captions(list(dict.fromkeys(caption for caption in captions if caption)))

@@ -7,8 +7,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wan_alpha.data.sampling import derive_seed
+from wan_alpha.data.mixture import Mixture, Part, share_table
+from wan_alpha.data.sampling import choose_caption, derive_seed
+from wan_alpha.data.tables import text_table
 from wan_alpha.errors import CheckpointError, DataError
 from wan_alpha.weights.io import load_state_dict, read_metadata, replacing, save_safetensors
 
@@ -36,6 +40,7 @@ class CacheItem:
         prompt: the caption.
         background: name of the colour that the hard render was made on.
         sources: the files that the clip was read from.
+        other_prompts, other_contexts: more captions of the clip, and their text embeddings.
     """
 
     latents: Tensor
@@ -44,6 +49,13 @@ class CacheItem:
     prompt: str
     background: str
     sources: tuple[str, ...] = ()
+    other_prompts: tuple[str, ...] = ()
+    other_contexts: tuple[Tensor, ...] = ()
+
+    @property
+    def captions(self) -> list[tuple[str, Tensor]]:
+        """(caption, its context) of each caption, at least one."""
+        return list(zip((self.prompt, *self.other_prompts), (self.context, *self.other_contexts), strict=True))
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,7 @@ class CacheIndex:
         preprocessing: how frames were chosen, scaled and rendered.
         vae_files: the weight files that the VAE was read from: argument of RGBAlphaVAE.from_pretrained to
             {"path", "sha256"}.
+        parts: of several datasets, in the order of the keys: {"name", "num_items", "weight"} of each; () for one.
     """
 
     keys: tuple[str, ...]
@@ -65,6 +78,7 @@ class CacheIndex:
     context_length: int
     preprocessing: dict = field(default_factory=dict)
     vae_files: dict = field(default_factory=dict)
+    parts: tuple[dict, ...] = ()
     format_version: int = FORMAT_VERSION
 
 
@@ -81,7 +95,10 @@ def write_item(folder, key: str, item: CacheItem) -> Path:
     """Write one item; the file appears whole or not at all."""
     path = item_path(folder, key)
     tensors = {"latents": item.latents, "context": item.context, "ellipse": item.ellipse}
+    tensors |= {f"context_{number}": context for number, context in enumerate(item.other_contexts, 2)}
     metadata = {"key": key, "prompt": item.prompt, "background": item.background, "sources": json.dumps(item.sources)}
+    if item.other_prompts:
+        metadata["other_prompts"] = json.dumps(item.other_prompts)
     save_safetensors(tensors, path, {"format_version": str(FORMAT_VERSION), **metadata})
     return path
 
@@ -97,10 +114,30 @@ def read_item(folder, key: str) -> CacheItem:
         tensors, metadata = load_state_dict(path), read_metadata(path)
     except CheckpointError as error:
         raise DataError(f"{error}; run `wan-alpha cache` again, which rebuilds this item") from error
-    if sorted(tensors) != list(ITEM_TENSORS):
+    other_prompts = tuple(json.loads(metadata.get("other_prompts", "[]")))
+    if sorted(tensors) != _item_tensors(len(other_prompts)):
         raise DataError(f"{path}: expected the tensors {', '.join(ITEM_TENSORS)}, found {', '.join(sorted(tensors))}")
+    others = tuple(tensors.pop(f"context_{number}") for number in range(2, 2 + len(other_prompts)))
     text = {name: metadata.get(name, "") for name in ("prompt", "background")}
-    return CacheItem(**tensors, **text, sources=tuple(json.loads(metadata.get("sources", "[]"))))
+    sources = tuple(json.loads(metadata.get("sources", "[]")))
+    return CacheItem(**tensors, **text, sources=sources, other_prompts=other_prompts, other_contexts=others)
+
+
+def _item_tensors(num_other_prompts):
+    return sorted([*ITEM_TENSORS, *(f"context_{number}" for number in range(2, 2 + num_other_prompts))])
+
+
+def item_shape(folder, key: str) -> tuple[int, int, int]:
+    """(t, h, w) of an item's latents, from the file's header.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(item_path(folder, key), framework="pt") as file:
+            return tuple(file.get_slice("latents").get_shape()[1:])
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{item_path(folder, key)}: {error}; run `wan-alpha cache` again") from error
 
 
 def item_problem(folder, key: str) -> str | None:
@@ -111,11 +148,11 @@ def item_problem(folder, key: str) -> str | None:
     try:
         # safetensors compares the file's length with what the header promises: a truncated file does not open.
         with safe_open(path, framework="pt") as file:
-            names = sorted(file.keys())
-            written_for = (file.metadata() or {}).get("key")
+            names, metadata = sorted(file.keys()), file.metadata() or {}
     except (SafetensorError, OSError) as error:
         return f"truncated or damaged ({error})"
-    if names != list(ITEM_TENSORS) or written_for != key:
+    num_others = len(json.loads(metadata.get("other_prompts", "[]")))
+    if names != _item_tensors(num_others) or metadata.get("key") != key:
         return "not the item that its name says"
     return None
 
@@ -178,7 +215,7 @@ def read_index(folder) -> CacheIndex:
         version = content["format_version"]
         if version != FORMAT_VERSION:
             raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}; build the cache anew")
-        return CacheIndex(**{**content, "keys": tuple(content["keys"])})
+        return CacheIndex(**{**content, "keys": tuple(content["keys"]), "parts": tuple(content.get("parts", ()))})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a cache index ({error}); build the cache with `wan-alpha cache`") from error
 
@@ -246,8 +283,9 @@ class LatentCacheDataset(Dataset):
     """A cache as training samples.
 
     Items: ``latents`` (C, t, h, w), ``context`` (context_length, text_dim) zero-padded, ``ellipse`` (t, h, w), all
-    float32; ``prompt``; ``sample_seed``, int, which depends on (seed, epoch, index) alone, so that neither the number
-    of processes and workers nor an interruption changes what a sample sees.
+    float32; ``prompt``, of several captions one; ``sample_seed``, int. The seed, and by it the caption, depends on
+    (seed, epoch, index) alone, so that neither the number of processes and workers nor an interruption changes what a
+    sample sees.
 
     Args:
         cache: a :class:`LatentCache`.
@@ -257,7 +295,9 @@ class LatentCacheDataset(Dataset):
 
     def __init__(self, cache: LatentCache, seed: int = 0, repeat: int = 1):
         assert repeat >= 1
-        self.cache, self.seed, self.repeat = cache, seed, repeat
+        self.cache, self.seed = cache, seed
+        parts = cache.index.parts or ({"name": str(cache.folder), "num_items": len(cache.keys), "weight": None},)
+        self.mixture = Mixture([Part(part["name"], part["num_items"], repeat, part["weight"]) for part in parts], seed)
         # In shared memory, so that set_epoch reaches workers that live on from one epoch to the next.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -272,19 +312,46 @@ class LatentCacheDataset(Dataset):
             "the RGBA VAE that made the latents": index.vae_fingerprint,
             "the text encoder that made the contexts": index.text_fingerprint,
             "cached clips": content_key(keys=index.keys),
+            **({"shares of the datasets": content_key(parts=index.parts)} if index.parts else {}),
         }
 
+    @cached_property
+    def _shapes(self) -> list[tuple[int, int, int]]:
+        shapes = {key: item_shape(self.cache.folder, key) for key in dict.fromkeys(self.cache.keys)}
+        return [shapes[key] for key in self.cache.keys]
+
+    def summary(self) -> str:
+        """What a run says at its start: tables of sizes and, for several datasets, of their shares."""
+        counts = Counter(self._shapes)
+        rows = [["x".join(map(str, shape)), count] for shape, count in sorted(counts.items())]
+        sizes = text_table(["latents (frames x height x width)", "clips"], rows)
+        return "\n".join([sizes, *share_table(self.mixture)])
+
+    def epoch_samples(self, epoch: int) -> Sequence[int]:
+        """The indices of the samples of an epoch."""
+        return self.mixture.epoch_samples(epoch)
+
+    def group_of(self, index: int) -> tuple[int, int, int]:
+        """(t, h, w) of a sample's latents: samples of one group fit into one batch."""
+        return self._shapes[self.mixture.clip(index)]
+
     def __len__(self) -> int:
-        return len(self.cache.keys) * self.repeat
+        return len(self.mixture)
 
     def __getitem__(self, index: int) -> dict:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} of a dataset of {len(self)}")
-        item = self.cache.read(index % len(self.cache.keys))
+        sample_seed = derive_seed(self.seed, int(self._epoch), index)
+        item = self.cache.read(self.mixture.clip(index))
+        return self._sample(item, choose_caption(len(item.captions), sample_seed)) | {"sample_seed": sample_seed}
+
+    def clip(self, number: int) -> dict:
+        """The sample of one clip of the cache with its first caption, without a seed: for validation."""
+        return self._sample(self.cache.read(number), 0)
+
+    def _sample(self, item, caption):
+        prompt, context = item.captions[caption]
         return {
             "latents": item.latents.float(),
-            "context": pad_context(item.context.float(), self.cache.index.context_length),
+            "context": pad_context(context.float(), self.cache.index.context_length),
             "ellipse": item.ellipse.float(),
-            "prompt": item.prompt,
-            "sample_seed": derive_seed(self.seed, int(self._epoch), index),
+            "prompt": prompt,
         }

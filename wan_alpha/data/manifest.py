@@ -1,8 +1,9 @@
 """The list of a dataset's clips: metadata.csv or .jsonl.
 
 Columns: `video_fgr` and `video_pha` (colour and matte; an empty `video_pha` means one RGBA file), or `video` (one RGBA
-file, or `X_rgb.*` whose `X_alpha.*` lies beside it); `prompt`; `type`, "static" for stills. Optional: `packing`,
-`source_state` and `matte_range`, how the files are read (media.alpha_source). Others are ignored.
+file, or `X_rgb.*` whose `X_alpha.*` lies beside it); `prompt`, one caption or several (data.captions); `type`, "static"
+for stills. Optional: `packing`, `source_state` and `matte_range`, how the files are read (media.alpha_source);
+`num_frames`, `height` and `width`, by which buckets are chosen without opening the files. Others are ignored.
 """
 
 import csv
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wan_alpha.data.captions import read_captions
 from wan_alpha.errors import DataError
 from wan_alpha.media.packed import PACKINGS
 from wan_alpha.media.premultiplied import SOURCE_STATES
@@ -41,6 +43,8 @@ class Row:
         prompt: caption, "" where there is none.
         kind: "video", or "static" for a still that becomes a clip by a pan.
         packing, source_state, matte_range: how the files are read; see media.alpha_source.AlphaSource.
+        other_prompts: more captions of the same clip.
+        listed_shape: (num_frames, height, width) as the manifest has them, which may be wrong; None if it has not all.
     """
 
     index: int
@@ -51,6 +55,13 @@ class Row:
     packing: str = "none"
     source_state: str = "straight"
     matte_range: str = "auto"
+    other_prompts: tuple[str, ...] = ()
+    listed_shape: tuple[int, int, int] | None = None
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All captions, at least one, which may be ""."""
+        return (self.prompt, *self.other_prompts)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -112,7 +123,8 @@ def read_rows(path, base_path=None, caption_column: str = "prompt") -> list[Row 
     rows = []
     for index, record in enumerate(_read_records(path), 1):
         if caption_column != "prompt":
-            record = {**record, "prompt": record.get(caption_column)}
+            others = {column: value for column, value in record.items() if not str(column).startswith("prompt_")}
+            record = {**others, "prompt": record.get(caption_column)}
         try:
             row = parse_row(index, record, base_path)
             for file in row.files:
@@ -149,7 +161,8 @@ def parse_row(index: int, record: dict, base_path="") -> Row:
     Raises:
         DataError: no file is named, a path leaves base_path, or `type` is unknown.
     """
-    prompt = _text(record, "prompt")
+    prompt, *other_prompts = read_captions(record)
+    more = {"other_prompts": tuple(other_prompts), "listed_shape": _listed_shape(record)}
     kind = _text(record, "type").lower() or "video"
     if kind not in KINDS:
         raise DataError(f"type {kind!r} is not one of {', '.join(KINDS)}")
@@ -160,11 +173,11 @@ def parse_row(index: int, record: dict, base_path="") -> Row:
         if matte and reading["packing"] != "none":
             raise DataError(f"alpha is either in video_pha or packed ({reading['packing']}), not both")
         matte_path = _inside(base_path, matte) if matte else None
-        return Row(index, _inside(base_path, foreground), matte_path, prompt, kind, **reading)
+        return Row(index, _inside(base_path, foreground), matte_path, prompt, kind, **reading, **more)
     if video := _text(record, "video"):
         file = _inside(base_path, video)
         matte_path = find_matte_beside(file) if reading["packing"] == "none" else None
-        return Row(index, file, matte_path, prompt, kind, **reading)
+        return Row(index, file, matte_path, prompt, kind, **reading, **more)
     if _text(record, "video_pha"):
         raise DataError("video_pha names a matte, but video_fgr is empty")
     raise DataError(
@@ -274,6 +287,13 @@ def _text(record: dict, column: str) -> str:
     value = record.get(column)
     # pandas turns an empty cell into NaN, the one value that differs from itself.
     return "" if value is None or value != value else str(value).strip()
+
+
+def _listed_shape(record: dict) -> tuple[int, int, int] | None:
+    values = [_text(record, column).removesuffix(".0") for column in ("num_frames", "height", "width")]
+    if all(value.isdecimal() and int(value) > 0 for value in values):
+        return tuple(map(int, values))
+    return None
 
 
 def _choice(record: dict, column: str, known: tuple[str, ...]) -> str:

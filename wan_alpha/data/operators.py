@@ -23,13 +23,15 @@ from wan_alpha.data.manifest import Row, parse_row
 from wan_alpha.data.sampling import (
     FRAME_MODES,
     check_num_frames,
+    choose_caption,
     choose_frames,
     choose_geometry,
     derive_seed,
+    played_frames,
     render_clip,
     seeded_generator,
 )
-from wan_alpha.errors import ConfigError
+from wan_alpha.errors import ConfigError, DataError
 
 
 class LoadRGBAVideoPair(DataProcessingOperator):
@@ -37,6 +39,7 @@ class LoadRGBAVideoPair(DataProcessingOperator):
 
     Called with a manifest record (dict with `video_fgr, video_pha` or `video`, and `prompt`, `type`), a path (one RGBA
     file, or `X_rgb.*` beside its `X_alpha.*`), a (foreground, matte) tuple, a Row, or {"row": Row, "sample_seed": int}.
+    With a "shape", a Bucket, beside these two, this sample has its frames, height and width.
 
     Args:
         base_path: folder that paths start from and must not leave; "" takes them as they are.
@@ -46,14 +49,16 @@ class LoadRGBAVideoPair(DataProcessingOperator):
             a clip is panned over either way.
         mode: "head", "random", "uniform" or "keyframe" choice of frames; see sampling.frame_indices.
         target_fps: frames per second that clips are sampled at, by the times of their frames; None for their own.
+        ping_pong: clips that are too short play forward and back; False refuses them (stills are panned over still).
         seed: with no sample_seed in the data and no generator, the choices follow from this and the file's name: the
             same file always gives the same clip.
         generator: if given, each call draws its sample_seed from it: calls differ, runs repeat.
         cache_clips: keep every decoded clip in memory (T*H*W*4 bytes each, at the file's own size).
 
     Returns (from a call):
-        dict of rgb (3, T, H, W) float32 straight in [-1, 1]; alpha (1, T, H, W) float32 in [0, 1]; prompt; sample_seed;
-        row, the row's number (0 for a bare path); source, the foreground's path.
+        dict of rgb (3, T, H, W) float32 straight in [-1, 1]; alpha (1, T, H, W) float32 in [0, 1]; prompt (of several
+        captions the one that sample_seed chooses); sample_seed; row, the row's number (0 for a bare path); source, the
+        foreground's path.
 
     Raises:
         ConfigError: num_frames is not 4n+1, or mode or size is impossible.
@@ -72,6 +77,7 @@ class LoadRGBAVideoPair(DataProcessingOperator):
         generator: torch.Generator | None = None,
         cache_clips: bool = False,
         target_fps: float | None = None,
+        ping_pong: bool = True,
     ):
         if mode not in FRAME_MODES:
             raise ConfigError(f"mode = {mode!r} is not one of {', '.join(FRAME_MODES)}")
@@ -79,7 +85,7 @@ class LoadRGBAVideoPair(DataProcessingOperator):
             raise ConfigError(f"height = {height} and width = {width} must be at least 1 pixel")
         if target_fps is not None and not target_fps > 0:
             raise ConfigError(f"target_fps = {target_fps} must be above 0 (frames per second)")
-        self.target_fps = target_fps
+        self.target_fps, self.ping_pong = target_fps, ping_pong
         self.base_path = base_path
         self.num_frames = check_num_frames(num_frames)
         self.height, self.width = height, width
@@ -89,26 +95,41 @@ class LoadRGBAVideoPair(DataProcessingOperator):
 
     def __call__(self, data) -> dict:
         row, sample_seed = self._resolve(data)
+        shape = data.get("shape") if isinstance(data, dict) else None
+        num_frames, *size = (self.num_frames, self.height, self.width) if shape is None else (shape.frames, *shape.size)
         info = describe_clip(row)
+        self._check_length(row, info, num_frames, shape)
         randomness = seeded_generator(sample_seed, "clip")
-        indices = choose_frames(info, self.num_frames, self.mode, randomness, self.target_fps)
+        indices = choose_frames(info, num_frames, self.mode, randomness, self.target_fps)
         geometry = choose_geometry(
             (info.height, info.width),
-            (self.height, self.width),
-            self.num_frames,
+            tuple(size),
+            num_frames,
             randomness,
             augment=self.augment,
-            pan=info.num_frames == 1 and self.num_frames > 1,
+            pan=info.num_frames == 1 and num_frames > 1,
         )
         rgb, alpha = render_clip(*self._read(row, indices), geometry)
         return {
             "rgb": rgb,
             "alpha": alpha,
-            "prompt": row.prompt,
+            "prompt": row.captions[choose_caption(len(row.captions), sample_seed)],
             "sample_seed": sample_seed,
             "row": row.index,
             "source": str(row.foreground),
         }
+
+    def _check_length(self, row, info, num_frames, shape):
+        found = info.num_frames, info.height, info.width
+        if shape is not None and row.listed_shape not in (None, found) and row.kind != "static":
+            # A bucket was chosen by what the manifest says.
+            said, there = ("x".join(map(str, one)) for one in (row.listed_shape, found))
+            raise DataError(
+                f"the manifest says {said} (frames x height x width), the file has {there}; correct the list"
+            )
+        available = len(played_frames(info, self.target_fps))
+        if not self.ping_pong and info.num_frames > 1 and available < num_frames:
+            raise DataError(f"{available} frames are too few for {num_frames}, and ping_pong is off")
 
     def _resolve(self, data) -> tuple[Row, int]:
         sample_seed = data.get("sample_seed") if isinstance(data, dict) else None

@@ -1,4 +1,4 @@
-"""Which frames of a clip are taken, and which part of them: decided once, applied to colour and alpha alike."""
+"""Which frames of a clip are taken, which part of them and which caption: decided once, applied to colour and alpha."""
 
 import hashlib
 from collections.abc import Sequence
@@ -38,6 +38,13 @@ def derive_seed(*parts) -> int:
 def seeded_generator(*parts) -> torch.Generator:
     """A CPU generator seeded by derive_seed(*parts)."""
     return torch.Generator().manual_seed(derive_seed(*parts))
+
+
+def choose_caption(num_captions: int, sample_seed: int) -> int:
+    """Which caption a sample takes, each as often: it follows from the sample's seed alone."""
+    if num_captions == 1:
+        return 0
+    return int(torch.randint(num_captions, (), generator=seeded_generator(sample_seed, "caption")))
 
 
 def check_num_frames(num_frames: int) -> int:
@@ -86,29 +93,35 @@ def frame_indices(
     return list(range(start, start + num_frames))
 
 
-def choose_frames(
-    info: ClipInfo, num_frames: int, mode: str, generator: torch.Generator, target_fps: float | None = None
-) -> list[int]:
-    """Choose frames of a clip as frame_indices does, at a frame rate.
+def played_frames(info: ClipInfo, target_fps: float | None = None) -> Sequence[int]:
+    """The frames of a clip as it plays at a frame rate: frame numbers, some perhaps repeated or left out.
 
     With a target rate, each frame is the one on screen at its moment. A clip whose frame rate varies is brought to its
     mean rate even without one, for otherwise its motion would jump. Clips without times (folders of frames, stills) are
     taken as they are.
 
     Args:
-        info: from clips.describe_clip.
-        target_fps: frames per second wanted; None for the clip's own.
+        info: from clips.describe_clip; target_fps: frames per second wanted; None for the clip's own.
+    """
+    rate = target_fps or (info.fps if info.is_variable_rate else None)
+    if rate is None or info.timeline is None or info.num_frames == 1:
+        return range(info.num_frames)
+    return resample(info.timeline.times, info.timeline.duration, rate)
+
+
+def choose_frames(
+    info: ClipInfo, num_frames: int, mode: str, generator: torch.Generator, target_fps: float | None = None
+) -> list[int]:
+    """Choose frames of a clip, as it plays at a frame rate (see played_frames), in the way of frame_indices.
 
     Returns:
         `num_frames` frame numbers; frames may repeat.
     """
     entries = info.timeline.keyframes if info.timeline else (0,)
-    rate = target_fps or (info.fps if info.is_variable_rate else None)
-    if rate is None or info.timeline is None or info.num_frames == 1:
-        return frame_indices(info.num_frames, num_frames, mode, generator, entries)
-    playing = resample(info.timeline.times, info.timeline.duration, rate)
-    starts = np.searchsorted(playing, entries).tolist()
-    return [playing[place] for place in frame_indices(len(playing), num_frames, mode, generator, starts)]
+    playing = played_frames(info, target_fps)
+    if not isinstance(playing, range):
+        entries = np.searchsorted(playing, entries).tolist()
+    return [playing[place] for place in frame_indices(len(playing), num_frames, mode, generator, entries)]
 
 
 def choose_geometry(

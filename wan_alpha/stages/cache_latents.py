@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wan_alpha.alpha.composite import BACKGROUND_COLOR_NAMES
 from wan_alpha.alpha.masks import gaussian_ellipse
+from wan_alpha.data.buckets import Bucket
 from wan_alpha.data.digests import Digests
 from wan_alpha.data.latent_cache import (
     CacheIndex,
@@ -23,9 +24,10 @@ from wan_alpha.data.latent_cache import (
     write_index,
     write_item,
 )
-from wan_alpha.data.manifest import Row, read_manifest
+from wan_alpha.data.manifest import Row
 from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import CheckpointError, DataError, NonFiniteError
+from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.training.device import autocast
 from wan_alpha.training.meeting import Meeting
 from wan_alpha.training.progress import StepProgress
@@ -59,6 +61,7 @@ class PlannedItem:
     key: str
     row: Row
     sample_seed: int
+    shape: Bucket
 
 
 def process_shard() -> tuple[int, int]:
@@ -96,19 +99,21 @@ def _build(recipe, rank, world_size, meeting):
     from wan_alpha.models.rgba_vae import RGBAlphaVAE
 
     folder, is_first = Path(recipe.output_dir), rank == 0
-    sizes = {"data.height": recipe.data.height, "data.width": recipe.data.width}
-    check_token_grid(vae_kind_of_file(recipe.model.base_vae), sizes)
-    rows = read_manifest(recipe.data.manifest, recipe.data.base_path)
+    kind, table = vae_kind_of_file(recipe.model.base_vae), "data.buckets" if recipe.data.buckets.are_used else "data"
+    for bucket in recipe.data.shapes:
+        check_token_grid(kind, {f"{table}.height": bucket.height, f"{table}.width": bucket.width})
+    clips = plan_recipe_clips(recipe.data, recipe.seed, show=is_first)
+    if is_first:
+        print(clips.summary)
     device, dtype = _device_and_dtype(recipe)
     vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)
     fingerprint = vae.fingerprint()
-    preprocessing = describe_preprocessing(recipe, dtype)
     if not is_first:
         meeting.wait_for("hashes", [0])  # the first process reads the large files, the others its list of hashes
     digests = Digests(folder)
     text_fingerprint = _text_fingerprint(recipe.model, digests)
     vae_files = _vae_files(recipe.model, digests)
-    plan = plan_items(rows, recipe, preprocessing, fingerprint, text_fingerprint, digests)
+    plan = plan_items(clips, recipe, dtype, fingerprint, text_fingerprint, digests)
     if is_first:
         digests.save()
         meeting.tell("hashes")
@@ -119,7 +124,8 @@ def _build(recipe, rank, world_size, meeting):
     wants_empty = is_first and (recipe.force or not has_empty_context(folder, text_fingerprint))
     if missing or wants_empty:
         remove_index(folder)
-        prompts = list(dict.fromkeys([*([""] if wants_empty else []), *(item.row.prompt for item in missing)]))
+        captions = [caption for item in missing for caption in item.row.captions]
+        prompts = list(dict.fromkeys([*([""] if wants_empty else []), *captions]))
         contexts, context_length = encode_contexts(recipe.model, prompts, device, dtype, show=is_first)
         if wants_empty:
             write_empty_context(folder, contexts[""], text_fingerprint, context_length)
@@ -130,7 +136,11 @@ def _build(recipe, rank, world_size, meeting):
     if is_first:
         meeting.wait_for("share")
         keys, context_length = tuple(item.key for item in plan), read_context_length(folder)
-        write_index(folder, CacheIndex(keys, fingerprint, text_fingerprint, context_length, preprocessing, vae_files))
+        preprocessing = describe_preprocessing(recipe, dtype)
+        parts = describe_parts(clips.mixture)
+        write_index(
+            folder, CacheIndex(keys, fingerprint, text_fingerprint, context_length, preprocessing, vae_files, parts)
+        )
         removed = remove_strangers(folder, keys)
         meeting.tell("index")
     else:
@@ -141,39 +151,63 @@ def _build(recipe, rank, world_size, meeting):
     return report
 
 
-def describe_preprocessing(recipe, dtype: torch.dtype) -> dict:
-    """How clips become tensors, as JSON values: part of every key."""
+def describe_preprocessing(recipe, dtype: torch.dtype, shape: Bucket | None = None) -> dict:
+    """How clips become tensors, as JSON values: part of every key.
+
+    Args:
+        shape: of one clip; None for the cache as a whole, which lists its buckets.
+    """
     data = recipe.data
+    size = shape or Bucket(data.num_frames, data.height, data.width)
+    lists_buckets = shape is None and data.buckets.are_used
     return {
         "version": PREPROCESSING_VERSION,
-        "num_frames": data.num_frames,
-        "height": data.height,
-        "width": data.width,
+        "num_frames": size.frames,
+        "height": size.height,
+        "width": size.width,
         "augment": data.augment,
         "background": recipe.background,
         "hard_threshold": recipe.hard_threshold,
         "dtype": str(dtype).removeprefix("torch."),
         # Only where it is given, so that items of earlier releases keep their keys.
         **({"target_fps": data.target_fps} if data.target_fps is not None else {}),
+        **({"buckets": [str(bucket) for bucket in data.shapes]} if lists_buckets else {}),
     }
 
 
-def plan_items(rows, recipe, preprocessing, vae_fingerprint, text_fingerprint, digests) -> list[PlannedItem]:
-    """One item per row and repeat, named by content: neither paths nor the order of rows matter.
+def describe_parts(mixture) -> tuple[dict, ...]:
+    """The datasets of a cache, for its index; () for one alone."""
+    if len(mixture.parts) == 1:
+        return ()
+    return tuple(
+        {"name": part.name, "num_items": part.num_clips * part.repeat, "weight": part.weight} for part in mixture.parts
+    )
+
+
+def plan_items(clips, recipe, dtype, vae_fingerprint, text_fingerprint, digests) -> list[PlannedItem]:
+    """One item per clip and repeat, named by content: neither paths nor the order of rows matter.
 
     An item's seed, and with it its colour, follows from the recipe's seed and the item's own content, so that a row
     added at the top of a manifest leaves the other items as they are.
+
+    Args:
+        clips: a ClipPlan.
     """
-    plan = []
-    for repetition in range(recipe.data.repeat):
-        for row in rows:
-            sources = [digests.source(file) for file in row.files]
-            sample_seed = derive_seed(recipe.seed, repetition, *sources)
-            key = content_key(
-                sources=sources, prompt=row.prompt, kind=row.kind, preprocessing=preprocessing, sample_seed=sample_seed,
-                vae=vae_fingerprint, text=text_fingerprint, **row.reading,
-            )  # fmt: skip
-            plan.append(PlannedItem(key, row, sample_seed))
+    plan, start = [], 0
+    for part in clips.mixture.parts:
+        places = range(start, start + part.num_clips)
+        start += part.num_clips
+        for repetition in range(part.repeat):
+            for row, shape in ((clips.rows[place], clips.shapes[place]) for place in places):
+                sources = [digests.source(file) for file in row.files]
+                sample_seed = derive_seed(recipe.seed, repetition, *sources)
+                others = {"other_prompts": row.other_prompts} if row.other_prompts else {}
+                key = content_key(
+                    sources=sources, prompt=row.prompt, kind=row.kind, sample_seed=sample_seed,
+                    preprocessing=describe_preprocessing(recipe, dtype, shape), vae=vae_fingerprint,
+                    text=text_fingerprint, **row.reading, **others,
+                )  # fmt: skip
+                plan.append(PlannedItem(key, row, sample_seed, shape))
     return plan
 
 
@@ -211,14 +245,15 @@ def encode_items(recipe, vae, items, contexts, show=True) -> None:
     data = recipe.data
     operator = LoadRGBAVideoPair(
         num_frames=data.num_frames, height=data.height, width=data.width, augment=data.augment,
-        mode="random" if data.augment else "head", target_fps=data.target_fps,
+        mode="random" if data.augment else "head", target_fps=data.target_fps, ping_pong=data.ping_pong,
     ) >> HardRenderRGBA(recipe.background, recipe.hard_threshold)  # fmt: skip
     vae.chunk_size = 1  # the same latents as from the whole clip at once, in bounded memory
     device = vae.latent_mean.device
     with StepProgress("clips", len(items), enabled=show, unit="clips") as progress:
         for done, item in enumerate(items, 1):
             try:
-                sample = operator({"row": item.row, "sample_seed": item.sample_seed})
+                shape = {"shape": item.shape} if data.buckets.are_used else {}
+                sample = operator({"row": item.row, "sample_seed": item.sample_seed, **shape})
             except DataError as error:
                 raise DataError(f"row {item.row.index} ({item.row.foreground.name}): {error}") from error
             alpha = sample["alpha"][None]
@@ -230,8 +265,10 @@ def encode_items(recipe, vae, items, contexts, show=True) -> None:
             background = BACKGROUND_COLOR_NAMES[index] if index >= 0 else str(recipe.background)
             ellipse = gaussian_ellipse(alpha, vae.spatial_stride)[0]
             sources = tuple(str(file) for file in item.row.files)
-            prompt = item.row.prompt
-            content = CacheItem(latents, contexts[prompt], ellipse, prompt, background, sources)
+            first, *others = (contexts[caption] for caption in item.row.captions)
+            content = CacheItem(
+                latents, first, ellipse, item.row.prompt, background, sources, item.row.other_prompts, tuple(others)
+            )
             write_item(recipe.output_dir, item.key, content)
             progress.update(done)
 

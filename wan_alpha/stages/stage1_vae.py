@@ -14,6 +14,7 @@ from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.losses.reconstruction import TEMPORAL_TERMS, TERMS, RGBAReconstructionLoss
 from wan_alpha.metrics.reconstruction import ReconstructionMeter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
 
@@ -95,12 +96,14 @@ def build_vae(model, seed):
 
 def training_clips(data, seed):
     """The dataset of a recipe's TrainVAEData."""
+    plan = plan_recipe_clips(data, seed)
     operator = LoadRGBAVideoPair(
         num_frames=data.num_frames, height=data.height, width=data.width, augment=data.augment,
         mode=data.frame_sampling or ("random" if data.augment else "head"), cache_clips=data.cache_clips,
-        target_fps=data.target_fps,
+        target_fps=data.target_fps, ping_pong=data.ping_pong,
     )  # fmt: skip
-    return RGBAVideoDataset(read_manifest(data.manifest, data.base_path), operator, data.repeat, seed)
+    shapes = plan.shapes if data.buckets.are_used else None
+    return RGBAVideoDataset(plan.rows, operator, seed=seed, mixture=plan.mixture, shapes=shapes, summary=plan.summary)
 
 
 def held_out_clips(data):

@@ -129,7 +129,7 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
 
 @torch.no_grad()
 def validation_loss(module, dataset) -> dict[str, float]:
-    """Loss on held-out clips at fixed timesteps and noises: the same question at every call.
+    """Loss on held-out clips at fixed timesteps, noises and captions: the same question at every call.
 
     Args:
         module: a :class:`WanAlphaTrainingModule`; dataset: a LatentCacheDataset.
@@ -139,8 +139,9 @@ def validation_loss(module, dataset) -> dict[str, float]:
     """
     device = next(module.pipe.dit.parameters()).device
     totals = {"loss": 0.0, "velocity_mse": 0.0}
-    for index in range(len(dataset)):
-        batch = collate([dataset[index]])
+    num_clips = len(dataset.cache.keys)
+    for index in range(num_clips):
+        batch = collate([dataset.clip(index)])
         batch |= {name: batch[name].to(device) for name in ("latents", "context", "ellipse")}
         for timestep_id in VALIDATION_TIMESTEP_IDS:
             generator = seeded_generator("validation", index, timestep_id)
@@ -149,7 +150,7 @@ def validation_loss(module, dataset) -> dict[str, float]:
             terms = module.flow_loss(batch, draw)
             totals["loss"] += float(terms["total"])
             totals["velocity_mse"] += float(terms["velocity_mse"])
-    return {name: value / (len(dataset) * len(VALIDATION_TIMESTEP_IDS)) for name, value in totals.items()}
+    return {name: value / (num_clips * len(VALIDATION_TIMESTEP_IDS)) for name, value in totals.items()}
 
 
 def train_dit(recipe):

@@ -14,22 +14,23 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from wan_alpha.data.buckets import nearest_frames, nearest_sides
 from wan_alpha.errors import ConfigError
 
 GRID = 16  # pixels: the VAE divides by 8, the DiT patches by 2
 
 
 def _frame_count(value):
-    if value < 1 or value % 4 != 1:
-        lower = max(1, (value - 1) // 4 * 4 + 1)
-        raise ValueError(f"a clip has 4n+1 frames: {lower} or {lower + 4} would be valid")
+    nearest = nearest_frames(value)
+    if nearest != [value]:
+        raise ValueError(f"a clip has 4n+1 frames: {nearest[0]} or {nearest[1]} would be valid")
     return value
 
 
 def _on_grid(value):
-    if value < GRID or value % GRID:
-        lower = max(GRID, value // GRID * GRID)
-        raise ValueError(f"sizes are multiples of {GRID} pixels: {lower} or {lower + GRID} would be valid")
+    nearest = nearest_sides(value, GRID)
+    if nearest != [value]:
+        raise ValueError(f"sizes are multiples of {GRID} pixels: {nearest[0]} or {nearest[1]} would be valid")
     return value
 
 

@@ -230,6 +230,8 @@ class _Run:
                 write_recipe(self.output_dir, self.recipe)
             write_environment(self.output_dir)
             self.log = MetricsLog(self.output_dir, resumed_from)
+        if summary := getattr(self.dataset, "summary", str)():
+            self.progress.say(summary)
         if resumed_from:
             self.progress.say(f"continuing {self.output_dir} at step {resumed_from}")
         self.state.exported = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wan_alpha.data.captions import join_captions, read_captions
 from wan_alpha.data.clips import alpha_source, describe_clip, iter_clip
 from wan_alpha.data.dataset_files import (
     DEFAULT_FPS,
@@ -135,7 +136,7 @@ def repair_row(row: Row | BadRow, findings: tuple[Finding, ...], name: str, out_
     if "colour_matte" in repairs:
         row = _swapped(row)
     done = tuple(dict.fromkeys(finding.repair for finding in repairs.values()))
-    return _write(row, repairs, name, out_dir) | {"prompt": row.prompt}, done
+    return _write(row, repairs, name, out_dir) | {"prompt": join_captions(row.captions)}, done
 
 
 def _write(row: Row, repairs: dict[str, Finding], name: str, out_dir: Path) -> dict:
@@ -192,7 +193,9 @@ def _recover(row: BadRow, root: Path) -> Row:
     others_are_there = any((Path(root) / name).exists() for name in row.names[1:])
     if foreground is None or not foreground.is_file() or others_are_there:
         raise DataError(row.reason)
-    return _with_matte(Row(row.index, foreground, prompt=row.prompt), find_lost_matte(foreground, root))
+    prompt, *others = read_captions({"prompt": row.prompt})
+    recovered = Row(row.index, foreground, prompt=prompt, other_prompts=tuple(others))
+    return _with_matte(recovered, find_lost_matte(foreground, root))
 
 
 def _with_matte(row: Row, matte: Path | None) -> Row:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wan_alpha.data.captions import read_captions
 from wan_alpha.data.discover import discover_sources
 from wan_alpha.data.doctor import dataset_checks
 from wan_alpha.data.doctor.findings import SEVERITIES, worst_first
@@ -68,7 +69,8 @@ def read_dataset(path) -> Dataset:
         if source.problem:
             rows.append(BadRow(index, (str(source.foreground.relative_to(path)),), source.problem))
         else:
-            rows.append(Row(index, source.foreground, source.matte, source.prompt))
+            prompt, *others = read_captions({"prompt": source.prompt})
+            rows.append(Row(index, source.foreground, source.matte, prompt, other_prompts=tuple(others)))
     return Dataset(path, tuple(rows))
 
 

@@ -17,18 +17,29 @@ from wan_alpha.training.recipes.files import InspectRecipe
 from wan_alpha.training.recipes.generate import GenerateModel, GenerateRecipe
 from wan_alpha.training.recipes.judging import EvaluateRecipe, ReportRecipe, UiRecipe
 from wan_alpha.training.recipes.media import ConvertRecipe, DoctorRecipe, PrepareRecipe, ProbeRecipe
-from wan_alpha.training.recipes.shared import Background, ClipData, FormatName, LimitSettings, RGBAVAEModel, WanSource
+from wan_alpha.training.recipes.shared import (
+    Background,
+    BucketSettings,
+    ClipData,
+    DatasetSettings,
+    FormatName,
+    LimitSettings,
+    RGBAVAEModel,
+    WanSource,
+)
 from wan_alpha.training.recipes.vae import LossSettings, TrainVAEData, TrainVAEModel, TrainVAERecipe, ValidateVAERecipe
 
 __all__ = [
     "ADAPTER_TARGETS",
     "AdapterSettings",
     "Background",
+    "BucketSettings",
     "CacheData",
     "CacheModel",
     "CacheRecipe",
     "ClipData",
     "ConvertRecipe",
+    "DatasetSettings",
     "DemoRecipe",
     "DoctorRecipe",
     "EvaluateRecipe",
