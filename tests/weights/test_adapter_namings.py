@@ -26,7 +26,7 @@ NAMINGS = {
     "comfyui": (
         "diffusion_model.{}.lora_A.weight", "diffusion_model.{}.lora_B.weight", "diffusion_model.{}.dora_scale", (8, 1),
     ),
-    "comfyui_bare": ("diffusion_model.{}.lora_A", "diffusion_model.{}.lora_B", "diffusion_model.{}.dora_scale", (1, 8)),
+    "comfyui_bare": ("diffusion_model.{}.lora_A", "diffusion_model.{}.lora_B", "diffusion_model.{}.dora_scale", (8,)),
     "down_up": ("{}.lora_down.weight", "{}.lora_up.weight", "{}.dora_scale", (8,)),
     "pipeline": ("pipe.dit.{}.lora_A.default.weight", "pipe.dit.{}.lora_B.default.weight",
                  "pipe.dit.{}.lora_magnitude_vector.default.weight", (8,)),
@@ -79,7 +79,7 @@ BROKEN = {
     "a stranger": (plain(**{f"{LAYER}.hada_w1_a": DOWN}), {}, "hada_w1_a is no adapter key"),
     "plain weights": ({"blocks.0.ffn.0.weight": DOWN}, {}, "blocks.0.ffn.0.weight is no adapter key"),
     "half a pair": ({f"{LAYER}.lora_A.weight": DOWN}, {}, f"{LAYER} has down but no up"),
-    "magnitudes alone": ({f"{LAYER}.dora_scale": MAGNITUDE}, {}, "has magnitude but no down and no up"),
+    "magnitudes alone": ({f"{LAYER}.dora_scale": MAGNITUDE}, {}, "has dora_scale but no down and no up"),
     "ranks that differ": (
         {f"{LAYER}.lora_A.weight": DOWN[:3], f"{LAYER}.lora_B.weight": UP}, {}, r"found \(3, 6\) and \(8, 4\)",
     ),
@@ -108,9 +108,3 @@ def test_what_is_no_adapter_is_refused(case, tmp_path):
     with pytest.raises(CheckpointError, match=message) as caught:
         read_adapter(path)
     assert str(path) in str(caught.value)
-
-
-def test_peft_options_that_change_the_scale_are_refused(tmp_path):
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 16, "r": 4, "use_rslora": True}))
-    with pytest.raises(CheckpointError, match="use_rslora"):
-        read_adapter(file_of(tmp_path, plain(), name="adapter_model.safetensors"))

@@ -59,26 +59,43 @@ def test_safetensors_round_trip_with_metadata(tmp_path):
     assert metadata["kind"] == "dora" and metadata["rank"] == "4" and json.loads(metadata["recipe"]) == {"x": [1]}
 
 
-@pytest.mark.parametrize(
-    ("save", "name", "writer"),
-    [
-        (save_safetensors, "weights.safetensors", "wan_alpha.weights.io.save_file"),
-        (save_pickle, "weights.bin", "torch.save"),
-    ],
-)
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, save, name, writer):
-    path = tmp_path / name
-    save(TENSORS, path)
+def fill_the_disk(tensors, filename):
+    with open(filename, "wb") as file:
+        file.write(b"half")
+    raise OSError("no space left")
 
-    def full_disk(tensors, filename, metadata=None):
-        with open(filename, "wb") as file:
-            file.write(b"half")
+
+def half_a_stream(tensors, metadata=None):
+    def chunks():
+        yield b"half"
         raise OSError("no space left")
 
-    monkeypatch.setattr(writer, full_disk)
+    return 100, chunks()
+
+
+@pytest.mark.parametrize(
+    ("save", "name", "writer", "failing"),
+    [
+        (save_safetensors, "weights.safetensors", "wan_alpha.weights.io.safetensors_stream", half_a_stream),
+        (save_pickle, "weights.bin", "torch.save", fill_the_disk),
+    ],
+)
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, save, name, writer, failing):
+    path = tmp_path / name
+    save(TENSORS, path)
+    monkeypatch.setattr(writer, failing)
     with pytest.raises(OSError, match="no space left"):
         save({"a": torch.ones(1)}, path)
     assert same(load_state_dict(path)) and [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_the_same_tensors_and_metadata_are_the_same_bytes(tmp_path):
+    metadata = {str(index): "x" for index in range(16)}
+    save_safetensors(TENSORS, tmp_path / "a.safetensors", metadata)
+    save_safetensors(TENSORS, tmp_path / "b.safetensors", dict(reversed(metadata.items())))
+    contents = [(tmp_path / name).read_bytes() for name in ("a.safetensors", "b.safetensors")]
+    assert contents[0] == contents[1]
+    assert read_metadata(tmp_path / "a.safetensors") == metadata
 
 
 def test_pickle_writer_is_read_back(tmp_path):

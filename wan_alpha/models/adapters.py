@@ -87,6 +87,11 @@ def load_adapter(dit, path):
     if not layers:
         raise CheckpointError(f"{path}: the model is not prepared for an adapter; add_adapter comes first")
     prepared = "dora" if any(len(layer.lora_magnitude_vector) for layer in layers.values()) else "lora"
+    if adapter.kind == "dora" and adapter.dora_norm != "adapted":
+        raise CheckpointError(
+            f"{path}: its magnitudes are for ComfyUI's norm; bring them back with `wan-alpha convert-adapter`, --to "
+            "wan-alpha --base and the base model"
+        )
     if adapter.kind != prepared or adapter.differences:
         raise CheckpointError(
             f"{path}: expected a {prepared} file, as the model was prepared for, found {adapter.kind}"
@@ -121,7 +126,7 @@ def merge_adapter(base_state_dict, adapter_path, scale=1.0):
 
     Args:
         base_state_dict: name to tensor, named as Wan names it; not changed.
-        adapter_path: LoRA or DoRA in any naming that ``weights.adapters`` reads.
+        adapter_path: LoRA, DoRA or LoKr in any naming that ``weights.adapters`` reads.
         scale: 0 leaves the base, 1 applies the adapter in full.
 
     Returns:
@@ -142,24 +147,20 @@ def merge_adapter_into(module, adapter_path, scale=1.0):
     Raises:
         CheckpointError: as :func:`merge_adapter`; the module is unchanged then.
     """
-    adapter = read_adapter(adapter_path)
     parameters = dict(module.named_parameters())
-    for name, low_rank in adapter.modules.items():
-        _checked(parameters, adapter, f"{name}.weight", (low_rank.up.shape[0], *low_rank.down.shape[1:]))
-    for name, difference in adapter.differences.items():
-        _checked(parameters, adapter, name, difference.shape)
-    for name, tensor in _merged_tensors(parameters, adapter, scale):
+    for name, tensor in _merged_tensors(parameters, read_adapter(adapter_path), scale):
         parameters[name].copy_(tensor)
 
 
 def adapter_row_norms(base_state_dict, adapter_path):
-    """||W + s*B*A|| per output row of each weight a DoRA changes: name of the weight -> (out,) float32; {} for LoRA."""
+    """What each magnitude of a DoRA is divided by, ||W + s*B*A|| per output row as a rule: name of the weight -> (out,)
+    float32; {} for LoRA."""
     adapter = read_adapter(adapter_path)
     norms = {}
     for name, module in adapter.modules.items():
         if module.magnitude is not None:
             weight, update = _weight_and_update(base_state_dict, adapter, name)
-            norms[f"{name}.weight"] = _norms(weight.detach().float() + update)
+            norms[f"{name}.weight"] = _divisors(adapter, weight.detach().float(), update)
     return norms
 
 
@@ -200,41 +201,75 @@ def unmerge_adapter(merged_state_dict, adapter_path, row_norms=None, scale=1.0):
     return restored
 
 
-def _merged_tensors(weights, adapter, scale):
-    """Yields (name, merged tensor); a weight with a low-rank update and a difference is yielded once, with both."""
-    differences = dict(adapter.differences)
-    for name, module in adapter.modules.items():
-        weight, update = _weight_and_update(weights, adapter, name)
-        target = weight.float() + update
+def check_adapter_fits(weights, adapter):
+    """Refuse an adapter for another model, at its first layer that does not fit.
+
+    Args:
+        weights: name -> anything with a shape, named as Wan names it.
+
+    Returns:
+        names of the parameters that the adapter changes, in its order.
+
+    Raises:
+        CheckpointError: a layer that the model has not, or of another shape.
+    """
+    names = [_checked(weights, adapter, f"{layer}.weight", module.shape) for layer, module in adapter.modules.items()]
+    for name, difference in adapter.differences.items():
+        _checked(weights, adapter, name, difference.shape)
+    return list(dict.fromkeys([*names, *adapter.differences]))
+
+
+def merged_parameter(weight, adapter, name, scale=1.0):
+    """One parameter with an adapter baked in; see :func:`merge_adapter`.
+
+    Args:
+        weight: the base's, any floating dtype; adapter: an ``Adapter`` that fits; name: the parameter's.
+
+    Returns:
+        a tensor of the base's shape and dtype, computed in float32.
+    """
+    layer, _, part = name.rpartition(".")
+    base = weight.detach().float()
+    target, module = base, adapter.modules.get(layer) if part == "weight" else None
+    if module is not None:
+        update = module.update(base.device)
+        target = base + update
         if module.magnitude is not None:
-            magnitude = module.magnitude.to(weight.device).float()
-            target = target * _per_row(magnitude / _norms(target), weight)
-        extra = differences.pop(f"{name}.weight", None)
-        if extra is not None:
-            target = target + extra.to(weight.device).float()
-        yield f"{name}.weight", torch.lerp(weight.float(), target, scale).to(weight.dtype)
-    for name, difference in differences.items():
-        base = weights[_checked(weights, adapter, name, difference.shape)]
-        yield name, (base.float() + scale * difference.to(base.device).float()).to(base.dtype)
+            magnitude = module.magnitude.to(base.device).float()
+            target = target * _per_row(magnitude / _divisors(adapter, base, update), base)
+    if name in adapter.differences:
+        target = target + adapter.differences[name].to(base.device).float()
+    return torch.lerp(base, target, scale).to(weight.dtype)
+
+
+def _merged_tensors(weights, adapter, scale):
+    """Yields (name, merged tensor), each parameter once."""
+    for name in check_adapter_fits(weights, adapter):
+        yield name, merged_parameter(weights[name], adapter, name, scale)
 
 
 def _weight_and_update(weights, adapter, name):
     module = adapter.modules[name]
-    shape = (module.up.shape[0], *module.down.shape[1:])
-    weight = weights[_checked(weights, adapter, f"{name}.weight", shape)]
-    down, up = (tensor.to(weight.device).float().flatten(1) for tensor in (module.down, module.up))
-    return weight, module.scale * (up @ down).view(weight.shape)
+    weight = weights[_checked(weights, adapter, f"{name}.weight", module.shape)]
+    return weight, module.update(weight.device)
 
 
 def _checked(weights, adapter, name, shape):
     if name not in weights:
-        raise CheckpointError(f"{adapter.path}: expected layers of the base model, found {name}, which it has not")
+        raise CheckpointError(
+            f"{adapter.path}: expected layers of the base model, found {name}, which it has not; is the adapter for "
+            "another base model?"
+        )
     if tuple(weights[name].shape) != tuple(shape):
         raise CheckpointError(
             f"{adapter.path}: {name}: expected shape {tuple(weights[name].shape)} as in the base, found {tuple(shape)}"
             "; is the adapter for another base model?"
         )
     return name
+
+
+def _divisors(adapter, weight, update):
+    return _norms(weight if adapter.dora_norm == "base" else weight + update)
 
 
 def _norms(weight):

@@ -82,7 +82,12 @@ _DECODER_WIDTH_FACTOR = 4  # its first convolution has this many times the decod
 
 def kind_of_vae(vae):
     """The :class:`VAEKind` of a ``VideoVAE_`` or ``VideoVAE38_``."""
-    return next(kind for kind in VAE_KINDS if kind.latent_channels == vae.z_dim)
+    return vae_kind_of_latents(vae.z_dim)
+
+
+def vae_kind_of_latents(channels):
+    """The :class:`VAEKind` whose latents have this many channels."""
+    return next(kind for kind in VAE_KINDS if kind.latent_channels == channels)
 
 
 def vae_kind_of_file(path):

@@ -37,10 +37,8 @@ class CaptionEncoder(nn.Module):
         return encode_prompts_with_gradient(self, captions).float()
 
     def files(self, recipe=None) -> dict:
-        """The placeholder alone: file name -> (tensors, metadata)."""
-        metadata = placeholder_metadata(
-            {self.settings.placeholder: self.settings.initializer}, None if recipe is None else recipe.as_dict()
-        )
+        """The placeholder alone: file name -> (tensors, metadata); ``recipe`` as JSON values."""
+        metadata = placeholder_metadata({self.settings.placeholder: self.settings.initializer}, recipe)
         return {EMBEDDINGS_FILE: (learned_placeholders(self), metadata)}
 
 

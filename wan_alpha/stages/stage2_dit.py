@@ -1,6 +1,7 @@
 """Stage 2: teach the diffusion model to make RGBA latents, by an adapter or in full, from a latent cache."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.models.adapters import adapter_state_dict, add_adapter
+from wan_alpha.models.base_vae import vae_kind_of_latents
 from wan_alpha.models.wan import choose_device, choose_dtype, load_wan, predict_velocity
 from wan_alpha.stages.flow_objective import (
     Draw,
@@ -26,6 +28,8 @@ from wan_alpha.stages.timesteps import NUM_TIMESTEPS, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
+from wan_alpha.training.run_folder import run_start
+from wan_alpha.weights.adapter_card import AdapterCard, architecture_of, own_metadata
 from wan_alpha.weights.adapters import adapter_metadata
 from wan_alpha.weights.io import save_safetensors, tensors_sha256
 
@@ -187,7 +191,7 @@ def train_dit(recipe):
         captions = CaptionEncoder(
             recipe.model.wan, recipe.textual_inversion, choose_dtype(device, recipe.training.precision)
         )
-    base_sha256 = weights_sha256(pipe.dit)
+    base_sha256, resolution = weights_sha256(pipe.dit), clip_resolution(cache)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a new adapter's A is drawn from the global generator
         module = WanAlphaTrainingModule(
@@ -202,13 +206,32 @@ def train_dit(recipe):
         recipe.seed,
         collate=collate,
         validate=None if validation is None else lambda module: validation_loss(module, validation),
-        export=lambda module, folder: export_trained(module, folder, base_sha256, recipe),
-        checkpoint_export=lambda module: trained_files(module, base_sha256, recipe),
+        export=lambda module, folder: export_trained(module, folder, training_card(recipe, base_sha256, resolution)),
+        checkpoint_export=lambda module: trained_files(module, training_card(recipe, base_sha256, resolution)),
         recipe=recipe,
     )
 
 
-def export_trained(module, folder, base_sha256, recipe=None) -> list[Path]:
+def training_card(recipe, base_sha256, resolution) -> AdapterCard:
+    """What a run's results say of where they are from: the same at every checkpoint and in a continued run."""
+    return AdapterCard(
+        title=recipe.title or Path(recipe.output_dir).resolve().name,
+        date=run_start(recipe.output_dir),
+        resolution=resolution,
+        base_sha256=base_sha256,
+        recipe=recipe.as_dict(),
+        trigger_words=recipe.trigger_words,
+    )
+
+
+def clip_resolution(cache) -> str:
+    """Pixels of a cache's first clip, width x height, as ModelSpec writes it."""
+    channels, _, height, width = cache.read(0).latents.shape
+    stride = vae_kind_of_latents(channels).spatial_stride
+    return f"{width * stride}x{height * stride}"
+
+
+def export_trained(module, folder, card) -> list[Path]:
     """Write what was trained: an adapter in the released naming or the whole DiT in Wan's, and a placeholder's vectors.
 
     Returns:
@@ -216,36 +239,36 @@ def export_trained(module, folder, base_sha256, recipe=None) -> list[Path]:
     """
     files = []
     if module.adapter.kind == "full":
-        path = Path(folder) / "dit.safetensors"
-        content = None if recipe is None else recipe.as_dict()
-        metadata = {"format": "wan_alpha.dit", "format_version": "1", "base_sha256": base_sha256, "recipe": content}
+        path, tensors = Path(folder) / "dit.safetensors", module.pipe.dit.state_dict()
+        card = replace(card, architecture=architecture_of(module.pipe.dit.dim))
+        metadata = {"format": "wan_alpha.dit", "format_version": "1"} | own_metadata(card, tensors, "full")
         # The one size that shapes do not tell: a file without Wan's config.json beside it can then be loaded.
         metadata["num_heads"] = str(module.pipe.dit.blocks[0].self_attn.num_heads)
-        save_safetensors(module.pipe.dit.state_dict(), path, metadata)
+        save_safetensors(tensors, path, metadata)
         files.append(path)
-    for name, (tensors, metadata) in trained_files(module, base_sha256, recipe).items():
+    for name, (tensors, metadata) in trained_files(module, card).items():
         save_safetensors(tensors, Path(folder) / name, metadata)
         files.append(Path(folder) / name)
     return files
 
 
-def trained_files(module, base_sha256, recipe=None) -> dict:
+def trained_files(module, card) -> dict:
     """Adapter and placeholder: file name -> (tensors, metadata). The whole DiT is not among them: a checkpoint holds it
     once already."""
-    placeholder = {} if module.captions is None else module.captions.files(recipe)
-    return adapter_files(module, base_sha256, recipe) | placeholder
+    placeholder = {} if module.captions is None else module.captions.files(card.recipe)
+    return adapter_files(module, card) | placeholder
 
 
-def adapter_files(module, base_sha256, recipe=None) -> dict:
+def adapter_files(module, card) -> dict:
     """The adapter in the released naming: file name -> (tensors, metadata); {} where there is none."""
     adapter = module.adapter
     if adapter.kind not in ("dora", "lora"):
         return {}
+    tensors = adapter_state_dict(module.pipe.dit)
     metadata = adapter_metadata(
-        kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, base_sha256=base_sha256,
-        recipe=None if recipe is None else recipe.as_dict(),
-    )  # fmt: skip
-    return {ADAPTER_FILE: (adapter_state_dict(module.pipe.dit), metadata)}
+        tensors, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, card=card
+    )
+    return {ADAPTER_FILE: (tensors, metadata)}
 
 
 def weights_sha256(dit) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from wan_alpha.errors import ConfigError
@@ -10,6 +11,7 @@ from wan_alpha.training.config import dotted_fields
 
 RECIPE_FILE = "recipe.json"
 METRICS_FILE = "metrics.jsonl"
+START_FILE = "started.json"
 LENGTH_OF_A_RUN = frozenset({"training.max_steps", "training.num_epochs"})
 
 
@@ -99,6 +101,25 @@ def check_same_dataset(output_dir, before, dataset):
 def write_recipe(output_dir, recipe):
     """Record the recipe as ``recipe.json``, which ``--config`` reads back."""
     replace_file(Path(output_dir) / RECIPE_FILE, json.dumps(recipe.as_dict(), indent=2) + "\n")
+
+
+def run_start(output_dir):
+    """When a run began, ISO 8601, UTC, to the second; recorded when first asked, so a continued run says the same.
+
+    SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/) in the environment of the run's first
+    session stands for the clock: two runs of one recipe then write the same bytes.
+    """
+    path = Path(output_dir) / START_FILE
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["started"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.fromtimestamp(int(given), UTC) if given.isdigit() else datetime.now(UTC)
+    started = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, json.dumps({"started": started}) + "\n")
+    return started
 
 
 def read_metrics(output_dir):

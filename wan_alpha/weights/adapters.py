@@ -1,50 +1,27 @@
-"""LoRA and DoRA files, in every naming that is around, read into one form and written in the released one.
+"""LoRA, DoRA and LoKr files, in every naming that is around, read into one form and written in the released one.
 
-Namings read: PEFT's and the release's (``lora_A``/``lora_B``, ``lora_magnitude_vector``, with or without the adapter
-name ``default`` and the prefix ``base_model.model.``), ComfyUI's (prefix ``diffusion_model.``,
-``lora_down``/``lora_up``, ``alpha``, ``dora_scale``) and the additive differences of step-distillation files (``diff``,
-``diff_b``, ``diff_m``).
+Namings read: those of :mod:`wan_alpha.weights.adapter_keys`, among them the additive differences of step-distillation
+files (``diff``, ``diff_b``, ``diff_m``). :mod:`wan_alpha.weights.adapter_dialects` writes the others.
 """
 
-import json
-import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from wan_alpha.errors import CheckpointError
+from wan_alpha.weights.adapter_card import AdapterCard, own_metadata, read_card
+from wan_alpha.weights.adapter_keys import DIFFERENCES, KRONECKER, recognise_dialect, split_key
+from wan_alpha.weights.adapter_parts import Kronecker, LowRank
+from wan_alpha.weights.adapter_scale import PEFT_STEM, find_peft_config, own_scale
 from wan_alpha.weights.io import load_state_dict, read_metadata, save_safetensors
 
 FORMAT, FORMAT_VERSION = "wan_alpha.adapter", "1"
-PREFIXES = ("base_model.model.", "pipe.dit.", "model.diffusion_model.", "diffusion_model.")
-# How a key ends -> the part of the adapter that it holds. PEFT's adapter name is whatever the writer chose.
-_PARTS = {
-    r"\.(?:lora_A(?:\.\w+)?\.weight|lora_A|lora_down(?:\.weight)?)": "down",
-    r"\.(?:lora_B(?:\.\w+)?\.weight|lora_B|lora_up(?:\.weight)?)": "up",
-    r"\.(?:lora_magnitude_vector(?:\.\w+)?\.weight|lora_magnitude_vector(?:\.\w+)?|dora_scale)": "magnitude",
-    r"\.alpha": "alpha",
-    r"\.diff": "weight",
-    r"\.diff_b": "bias",
-    r"\.diff_m": "modulation",
-}
-_DIFFERENCES = ("weight", "bias", "modulation")
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """What a file says about one weight: W + scale * up @ down, and DoRA's row magnitudes if it has them.
-
-    Attributes:
-        down: A, (rank, in, ...); up: B, (out, rank, ...).
-        scale: alpha / rank.
-        magnitude: m, (out,), or None for LoRA.
-    """
-
-    down: Tensor
-    up: Tensor
-    scale: float
-    magnitude: Tensor | None = None
+EXPERTS = ("high_noise", "low_noise")
+DORA_NORMS = ("adapted", "base")
+# How a folder's adapter is called, by PEFT, by diffusers, by this project's training.
+_FILES = (f"{PEFT_STEM}.safetensors", f"{PEFT_STEM}.bin", "pytorch_lora_weights.safetensors", "adapter.safetensors")
 
 
 @dataclass(frozen=True)
@@ -53,41 +30,85 @@ class Adapter:
 
     Attributes:
         path: the file.
-        kind: "dora", "lora", or "difference" where nothing is of low rank.
-        modules: module name (``blocks.0.self_attn.q``) -> LowRank.
+        kind: "dora", "lora", "lokr", or "difference" where nothing is of low rank.
+        modules: layer, as Wan names it (``blocks.0.self_attn.q``) -> LowRank or Kronecker.
         differences: parameter name (``blocks.0.norm3.bias``) -> what is added to it.
         metadata: the file's own, str to str.
+        dialect: one of ``adapter_keys.DIALECTS``.
+        dora_norm: what a magnitude is divided by: "adapted", the norm of W + s*B*A, as DoRA has it; "base", the norm of
+            W, as ComfyUI computes it.
     """
 
     path: Path
     kind: str
-    modules: dict[str, LowRank]
+    modules: dict[str, LowRank | Kronecker]
     differences: dict[str, Tensor] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    dialect: str = "wan-alpha"
+    dora_norm: str = "adapted"
+
+    @property
+    def card(self) -> AdapterCard:
+        """What the metadata says of where it is from."""
+        return read_card(self.metadata)
 
 
-def read_adapter(path):
-    """Read a LoRA or DoRA file in any of the known namings.
+def read_adapter(path, expert=None, dora_norm=None):
+    """Read a LoRA, DoRA or LoKr in any of the known namings.
 
-    The scale of a module is its own ``alpha`` over its rank; else the alpha over the rank that the file's metadata or
-    the ``adapter_config.json`` beside it names; else 1, as the release and the step-distillation files mean it.
+    The factor of a layer is its own ``alpha`` over its rank; else what the metadata or PEFT's configuration says; else
+    1: see :mod:`wan_alpha.weights.adapter_scale`.
+
+    Args:
+        path: a file, or PEFT's or diffusers' folder.
+        expert: "high_noise" or "low_noise": which to take of a file that holds adapters of both of A14B's experts, as
+            diffusers' two transformers; files of one expert do not need it.
+        dora_norm: "adapted" or "base", what the magnitudes are divided by; None: what the metadata says, else
+            "adapted".
 
     Raises:
         CheckpointError: not an adapter, a key that belongs to none of the namings, half of a pair, ranks that do not
-            meet, or a file in which some modules have magnitudes and some have not.
+            meet, or a file in which some layers have magnitudes and some have not.
+    """
+    path = adapter_file(path)
+    tensors, metadata = load_state_dict(path), read_metadata(path)
+    config, dialect = find_peft_config(path, metadata), recognise_dialect(tensors)
+    layers, differences, names = {}, {}, {}
+    for key, tensor in _of_one_expert(path, tensors, expert):
+        found = split_key(path, key)
+        is_difference = found.part in DIFFERENCES
+        parts = differences if is_difference else layers.setdefault(found.layer, {})
+        slot = f"{found.layer}.{found.part}" if is_difference else found.part
+        if slot in parts:
+            raise CheckpointError(f"{path}: {key} is there a second time under another name")
+        parts[slot] = tensor
+        names[found.layer] = found.written
+    modules = {}
+    for layer, parts in layers.items():
+        module = _module(path, layer, parts)
+        scale = _scale(path, layer, names[layer], parts, module, metadata, config)
+        modules[layer] = replace(module, scale=scale)
+        if "up_bias" in parts:
+            differences[f"{layer}.bias"] = scaled_exactly(parts["up_bias"], scale)
+    norm = dora_norm or metadata.get("wan_alpha.dora_norm") or DORA_NORMS[0]
+    if norm not in DORA_NORMS:
+        raise CheckpointError(f"{path}: expected dora_norm adapted or base in the metadata, found {norm!r}")
+    return Adapter(path, _kind(path, modules, metadata), modules, differences, metadata, dialect, norm)
+
+
+def adapter_file(path):
+    """The adapter's file in a folder that PEFT, diffusers or this project's training wrote; a file is itself.
+
+    Raises:
+        CheckpointError: a folder without one.
     """
     path = Path(path)
-    tensors, metadata = load_state_dict(path), read_metadata(path)
-    parts, differences = {}, {}
-    for key, tensor in tensors.items():
-        name, part = _split_key(path, key)
-        target, slot = (differences, f"{name}.{part}") if part in _DIFFERENCES else (parts.setdefault(name, {}), part)
-        if slot in target:
-            raise CheckpointError(f"{path}: {key} is there a second time under another name")
-        target[slot] = tensor
-    file_scale = _file_scale(path, metadata)
-    modules = {name: _low_rank(path, name, found, file_scale) for name, found in parts.items()}
-    return Adapter(path, _kind(path, modules, metadata), modules, differences, metadata)
+    if not path.is_dir():
+        return path
+    for name in _FILES:
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"{path}: expected an adapter there ({', '.join(_FILES)}), found none; name its file")
 
 
 def write_adapter(tensors, path, *, kind, rank, alpha, targets, base_sha256, recipe=None):
@@ -99,79 +120,117 @@ def write_adapter(tensors, path, *, kind, rank, alpha, targets, base_sha256, rec
         kind: "dora" or "lora"; rank, alpha: the scale is alpha / rank; targets: names of the adapted layers.
         base_sha256: what the adapter was trained on; recipe: how, or None.
     """
-    metadata = adapter_metadata(
-        kind=kind, rank=rank, alpha=alpha, targets=targets, base_sha256=base_sha256, recipe=recipe
-    )
+    card = AdapterCard(title=Path(path).stem, base_sha256=base_sha256, recipe=recipe)
+    metadata = adapter_metadata(tensors, kind=kind, rank=rank, alpha=alpha, targets=targets, card=card)
     save_safetensors(tensors, path, metadata)
 
 
-def adapter_metadata(*, kind, rank, alpha, targets, base_sha256, recipe=None):
-    """What an adapter file says of itself; see :func:`write_adapter`."""
+def adapter_metadata(tensors, *, kind, rank, alpha, targets, card):
+    """What an adapter file in the released naming says of itself; see :func:`write_adapter`."""
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "kind": kind, "rank": rank, "alpha": alpha}
-    return metadata | {"targets": list(targets), "base_sha256": base_sha256, "recipe": recipe}
+    return metadata | {"targets": list(targets)} | own_metadata(card, tensors, kind)
 
 
-def _split_key(path, key):
-    name = key
-    for prefix in PREFIXES:
-        name = name.removeprefix(prefix)
-    for pattern, part in _PARTS.items():
-        match = re.fullmatch(rf"(.+?){pattern}", name)
-        if match:
-            return match[1], part
-    raise CheckpointError(
-        f"{path}: {key} is no adapter key; expected one that ends with lora_A/lora_B or lora_down/lora_up, "
-        "lora_magnitude_vector or dora_scale, alpha, diff, diff_b, diff_m"
-    )
+def scaled_exactly(tensor, factor):
+    """tensor * factor, in the tensor's dtype where that is exact, else in float32."""
+    product = tensor.float() * factor
+    rounded = product.to(tensor.dtype)
+    return rounded if torch.equal(rounded.float(), product) else product
 
 
-def _low_rank(path, name, parts, file_scale):
+def _of_one_expert(path, tensors, expert):
+    low = {key for key in tensors if key.startswith("transformer_2.")}
+    if not low or len(low) == len(tensors):
+        if low and expert == EXPERTS[0]:
+            raise CheckpointError(f"{path}: {min(low)}: the adapter of the {EXPERTS[1]} expert, not of {expert}")
+        return tensors.items()
+    if expert is None:
+        raise CheckpointError(
+            f"{path}: {min(low)} belongs to a second expert; write each to a file of its own with `wan-alpha "
+            f"convert-adapter`, --expert {EXPERTS[0]} and --expert {EXPERTS[1]}"
+        )
+    return [(key, tensors[key]) for key in tensors if (key in low) == (expert == EXPERTS[1])]
+
+
+def _module(path, layer, parts):
+    """The layer's LowRank or Kronecker, its shapes checked; its scale comes later."""
+    factors = {name: parts[name] for name in KRONECKER if name in parts}
+    if factors and parts.keys() & {"down", "up"}:
+        raise CheckpointError(f"{path}: {layer} has the factors of a LoKr and those of a LoRA")
+    module = _kronecker(path, layer, factors) if factors else _low_rank(path, layer, parts)
+    return replace(module, magnitude=_magnitude(path, layer, parts, module.shape))
+
+
+def _low_rank(path, layer, parts):
     missing = [part for part in ("down", "up") if part not in parts]
     if missing:
-        raise CheckpointError(f"{path}: {name} has {', '.join(sorted(parts))} but no {' and no '.join(missing)} matrix")
-    down, up = parts["down"], parts["up"]
-    if down.ndim < 2 or up.ndim < 2 or down.shape[0] != up.shape[1]:
         raise CheckpointError(
-            f"{path}: {name}: expected (rank, in) and (out, rank), found {tuple(down.shape)} and {tuple(up.shape)}"
+            f"{path}: {layer} has {', '.join(sorted(parts))} but no {' and no '.join(missing)} matrix; "
+            "the file is incomplete: download or save it again"
         )
-    magnitude = parts.get("magnitude")
-    if magnitude is not None:
-        if magnitude.numel() != up.shape[0]:
+    down, up = parts["down"], parts["up"]
+    if down.ndim < 2 or up.ndim < 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
+        raise CheckpointError(
+            f"{path}: {layer}: expected (rank, in) and (out, rank), found {tuple(down.shape)} and {tuple(up.shape)}"
+        )
+    return LowRank(down, up, 1.0)
+
+
+def _kronecker(path, layer, factors):
+    for name in ("lokr_w1", "lokr_w2"):
+        pair = [f"{name}_a", f"{name}_b"]
+        if (name in factors) == any(half in factors for half in pair):
+            raise CheckpointError(f"{path}: {layer}: expected {name}, or {' and '.join(pair)}, found {sorted(factors)}")
+        if name not in factors and any(half not in factors for half in pair):
+            raise CheckpointError(f"{path}: {layer}: expected {' and '.join(pair)}, found one of the two")
+        shapes = [tuple(factors[half].shape) for half in (pair if name not in factors else [name])]
+        if any(len(shape) != 2 for shape in shapes) or (len(shapes) == 2 and shapes[0][1] != shapes[1][0]):
+            raise CheckpointError(f"{path}: {layer}.{name}: expected matrices that multiply, found {shapes}")
+    return Kronecker(factors, 1.0)
+
+
+def _magnitude(path, layer, parts, shape):
+    if "magnitude" in parts and "dora_scale" in parts:
+        raise CheckpointError(f"{path}: {layer} has magnitudes twice, as lora_magnitude_vector and as dora_scale")
+    magnitude = parts.get("magnitude", parts.get("dora_scale"))
+    if magnitude is None:
+        return None
+    # ComfyUI takes the axis from the shape: (1, in) is one magnitude a column.
+    if "dora_scale" in parts and magnitude.ndim > 1 and magnitude.shape[0] == 1 != shape[0]:
+        raise CheckpointError(
+            f"{path}: {layer}.dora_scale has shape {tuple(magnitude.shape)}: one magnitude an input, where DoRA has one "
+            f"an output, ({shape[0]}, 1); that kind is not read, merge it into its base with the program that made it"
+        )
+    if magnitude.numel() != shape[0]:
+        raise CheckpointError(
+            f"{path}: {layer}: expected {shape[0]} magnitudes, one a row, found shape {tuple(magnitude.shape)}"
+        )
+    return magnitude.flatten()
+
+
+def _scale(path, layer, written, parts, module, metadata, config):
+    if "alpha" in parts:
+        if parts["alpha"].numel() != 1:
             raise CheckpointError(
-                f"{path}: {name}: expected {up.shape[0]} magnitudes, one a row, found shape {tuple(magnitude.shape)}"
+                f"{path}: {layer}.alpha: expected one number, found shape {tuple(parts['alpha'].shape)}"
             )
-        magnitude = magnitude.flatten()
-    if "alpha" not in parts:
-        return LowRank(down, up, file_scale, magnitude)
-    if parts["alpha"].numel() != 1:
-        raise CheckpointError(f"{path}: {name}.alpha: expected one number, found shape {tuple(parts['alpha'].shape)}")
-    return LowRank(down, up, float(parts["alpha"]) / down.shape[0], magnitude)
+        # A LoKr of whole factors has no rank to divide by: ComfyUI and LyCORIS leave alpha out then.
+        return 1.0 if module.rank is None else float(parts["alpha"]) / module.rank
+    if metadata.get("format") == FORMAT:
+        return own_scale(path, metadata, layer)
+    return 1.0 if config is None else config.scale(written, module.rank)
 
 
 def _kind(path, modules, metadata):
     plain = [name for name, module in modules.items() if module.magnitude is None]
     if plain and len(plain) < len(modules):
         raise CheckpointError(f"{path}: a DoRA file, yet {plain[0]} has no magnitudes; the file is incomplete")
-    kind = "difference" if not modules else "lora" if plain else "dora"
+    kronecker = [isinstance(module, Kronecker) for module in modules.values()]
+    if any(kronecker):
+        kind = "lokr"
+    else:
+        kind = "difference" if not modules else "lora" if plain else "dora"
     claimed = metadata.get("kind", kind) if metadata.get("format") == FORMAT else kind
     if claimed != kind:
         raise CheckpointError(f"{path}: expected a {claimed} file, as its metadata says, found the tensors of {kind}")
     return kind
-
-
-def _file_scale(path, metadata):
-    if metadata.get("format") == FORMAT:
-        try:
-            return float(metadata["alpha"]) / float(metadata["rank"])
-        except (KeyError, ValueError, ZeroDivisionError) as error:
-            raise CheckpointError(f"{path}: expected numbers as rank and alpha in the metadata ({error})") from error
-    config_path = path.with_name("adapter_config.json")
-    if path.stem != "adapter_model" or not config_path.is_file():
-        return 1.0
-    try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-        if config.get("use_rslora") or config.get("alpha_pattern") or config.get("rank_pattern"):
-            raise CheckpointError(f"{config_path}: use_rslora, alpha_pattern and rank_pattern are not supported")
-        return float(config["lora_alpha"]) / float(config["r"])
-    except (json.JSONDecodeError, KeyError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{config_path}: expected PEFT's lora_alpha and r ({error})") from error

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import pickle
 import struct
@@ -11,12 +10,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.bounded_reader import BoundedReader
 from wan_alpha.weights.headers import PICKLE_SUFFIXES, WRAPPERS, read_header
 from wan_alpha.weights.pickle_header import MAX_PICKLE_BYTES, check_zip
+from wan_alpha.weights.safetensors_stream import safetensors_stream
 
 # What torch.load raises for files that are no checkpoint, hold code, or were cut short.
 _UNREADABLE = (
@@ -138,13 +137,20 @@ def read_metadata(path):
 def save_safetensors(tensors, path, metadata=None):
     """Write tensors atomically: a crash leaves the old file or the new one, never half of one.
 
+    The same tensors and metadata give the same bytes. (The safetensors library shuffles the metadata.)
+
     Args:
         tensors: dict of name to tensor; path: target; metadata: str to str, or values that JSON can hold.
     """
-    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=text)
+    write_stream(safetensors_stream(tensors, metadata), path)
+
+
+def write_stream(stream, path):
+    """Write what :func:`wan_alpha.weights.safetensors_stream.safetensors_stream` made, atomically."""
+    _, chunks = stream
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
 
 
 def save_pickle(tensors, path):

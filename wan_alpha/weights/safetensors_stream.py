@@ -4,6 +4,7 @@
 (the format: https://github.com/huggingface/safetensors#format)
 """
 
+import hashlib
 import json
 import struct
 
@@ -14,14 +15,17 @@ _DTYPE_NAMES = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
 }  # fmt: skip
+DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
 
 
-def safetensors_stream(tensors, metadata=None):
+def safetensors_stream(tensors, metadata=None, load=None):
     """What a safetensors file of these tensors holds.
 
     Args:
         tensors: name -> tensor, on any device; each is brought to host memory when its turn comes.
         metadata: str to str, or values that JSON can hold.
+        load: (name) -> tensor, called when that tensor's turn comes; ``tensors`` then only tell shapes and dtypes, and
+            may be on the meta device.
 
     Returns:
         (number of bytes in all, iterator of bytes-like chunks).
@@ -29,11 +33,11 @@ def safetensors_stream(tensors, metadata=None):
     Raises:
         KeyError: a dtype that the format does not know.
     """
-    # The widest types first: then every tensor begins at a multiple of its own width.
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    names = _in_order(tensors)
     header, offset = {}, 0
     if metadata:
-        text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+        # In order: metadata that comes out of a file comes out shuffled.
+        text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(metadata.items())}
         header["__metadata__"] = text
     for name in names:
         tensor = tensors[name]
@@ -43,11 +47,34 @@ def safetensors_stream(tensors, metadata=None):
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return 8 + len(text) + offset, _chunks(text, [tensors[name] for name in names])
+    return 8 + len(text) + offset, _chunks(text, names, load or tensors.__getitem__)
 
 
-def _chunks(header, tensors):
+def content_sha256(tensors):
+    """SHA-256 of the tensors' bytes as they lie in a safetensors file, behind its header: ModelSpec's ``hash_sha256``.
+
+    Returns:
+        hex, without ModelSpec's ``0x``.
+    """
+    digest = hashlib.sha256()
+    for name in _in_order(tensors):
+        if tensors[name].numel():
+            digest.update(_bytes(tensors[name]))
+    return digest.hexdigest()
+
+
+def _in_order(tensors):
+    # The widest types first: then every tensor begins at a multiple of its own width.
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def _chunks(header, names, load):
     yield struct.pack("<Q", len(header)) + header
-    for tensor in tensors:
+    for name in names:
+        tensor = load(name)
         if tensor.numel():
-            yield memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            yield _bytes(tensor)
+
+
+def _bytes(tensor):
+    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,5 +1,6 @@
 """The recipe of each command, one class each. Light on purpose: the command line builds its options from these."""
 
+from wan_alpha.training.recipes.adapters import ConvertAdapterRecipe, MergeRecipe
 from wan_alpha.training.recipes.demo import DemoRecipe
 from wan_alpha.training.recipes.dit import (
     ADAPTER_TARGETS,
@@ -38,6 +39,7 @@ __all__ = [
     "CacheModel",
     "CacheRecipe",
     "ClipData",
+    "ConvertAdapterRecipe",
     "ConvertRecipe",
     "DatasetSettings",
     "DemoRecipe",
@@ -49,6 +51,7 @@ __all__ = [
     "InspectRecipe",
     "LimitSettings",
     "LossSettings",
+    "MergeRecipe",
     "ObjectiveSettings",
     "PrepareRecipe",
     "ProbeRecipe",

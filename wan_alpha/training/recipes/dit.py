@@ -143,12 +143,16 @@ class TrainDiTRecipe(Recipe):
     """Stage 2: train the diffusion model on cached latents."""
 
     # A cache may have moved; whether it holds what it did is for the loop to say, by the dataset's fingerprint.
-    may_change_on_resume: ClassVar = RESUME_TRAINING | {"cache", "validation_cache"}
+    may_change_on_resume: ClassVar = RESUME_TRAINING | {"cache", "validation_cache", "title", "trigger_words"}
 
     model: TrainDiTModel
     cache: Path = Field(description="folder that `wan-alpha cache` made")
     validation_cache: Path | None = Field(None, description="cache of held-out clips; none = no validation")
     repeat: int = Field(1, ge=1, description="times each cached clip occurs in an epoch")
+    title: str | None = Field(None, description="name that programs show for the result; none = output_dir's name")
+    trigger_words: tuple[str, ...] = Field(
+        (), description="words in the captions that call for what is learned; written into the result for programs"
+    )
     adapter: AdapterSettings
     textual_inversion: TextualInversionSettings
     objective: ObjectiveSettings
