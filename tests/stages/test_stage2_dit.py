@@ -15,9 +15,16 @@ from wan_alpha.models.adapters import add_adapter, load_adapter, merge_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import load_wan, predict_velocity
 from wan_alpha.stages.cache_latents import build_cache
-from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, open_fresh_cache, train_dit, validation_loss
+from wan_alpha.stages.stage2_dit import (
+    WanAlphaTrainingModule,
+    open_fresh_cache,
+    train_dit,
+    validation_loss,
+    weights_sha256,
+)
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings, TrainDiTRecipe
+from wan_alpha.weights.adapter_card import read_adapter_card, recipe_sha256
 from wan_alpha.weights.io import read_metadata
 
 TOLERANCE = {"float32": 1e-5, "relative": 1e-4}
@@ -254,6 +261,26 @@ def test_each_checkpoint_has_an_adapter_that_loads(make_recipe, wan_folder):
     final = recipe.output_dir / "adapter.safetensors"
     assert torch.equal(merge_adapter(base, final)[name], merged[-1][name])
     assert read_metadata(folders[-1] / "adapter.safetensors") == read_metadata(final)
+
+
+@pytest.mark.parametrize("kind", ["dora", "full"])
+def test_what_was_trained_says_where_it_is_from(kind, make_recipe, wan_folder, monkeypatch):
+    """The date is the run's start, in every file and in a continued run; SOURCE_DATE_EPOCH stands for the clock."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    changes = {"adapter.kind": kind, "title": "Glass", "trigger_words": "glasslook, tinted"}
+    if kind == "full":
+        changes |= {"adapter.rank": "absent", "adapter.alpha": "absent"}
+    train_dit(make_recipe(**changes | {"training.max_steps": 1}))
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    recipe = make_recipe(**changes | {"training.max_steps": 2})
+    train_dit(recipe)
+    path = recipe.output_dir / ("dit.safetensors" if kind == "full" else "adapter.safetensors")
+    card = read_adapter_card(path)
+    assert (card.title, card.trigger_words, card.tokens) == ("Glass", ("glasslook", "tinted"), ())
+    assert card.date == "2023-11-14T22:13:20Z" and card.architecture == ("wan-24" if kind == "full" else "wan-24/lora")
+    assert card.base_sha256 == weights_sha256(load_wan(str(wan_folder), components=("dit",)).dit)
+    assert card.recipe_sha256 == recipe_sha256(recipe.as_dict())
+    assert card.resolution == "32x32"
 
 
 def test_a_retrained_stage_1_makes_the_cache_stale(tmp_path, make_cache_recipe, make_recipe, reference_dir):

@@ -1,4 +1,4 @@
-"""``wan-alpha convert-adapter`` and ``wan-alpha merge``: adapters to other programs, and into the model they are for."""
+"""``wan-alpha convert-adapter`` and ``wan-alpha merge``: adapters for other programs, or baked into their model."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from wan_alpha.training.progress import StepProgress
 
 @dataclass(frozen=True)
 class ConvertedAdapter:
-    """What was written: the files, the adapter's kind and number of layers, the dialects that it came from and went to."""
+    """What was written: the files, the adapter's kind and number of layers, the dialects it came from and went to."""
 
     files: tuple[Path, ...]
     kind: str

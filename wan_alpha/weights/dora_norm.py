@@ -31,8 +31,8 @@ def with_dora_norm(adapter, norm, base=None):
         return replace(adapter, dora_norm=norm)
     if base is None:
         raise CheckpointError(
-            f"{adapter.path}: a DoRA between ComfyUI and others: ComfyUI divides the magnitudes by the base's row norms, "
-            "all others by the adapted weight's; give --base with the model it is for and the numbers agree, or "
+            f"{adapter.path}: a DoRA between ComfyUI and others: that divides the magnitudes by the base's row norms "
+            "and all others by the adapted weight's; give --base with the model it is for and the numbers agree, or "
             "--dora_norm adapted to take the magnitudes as they are (LyCORIS's meaning; ComfyUI's result then differs)"
         )
     modules = {}
@@ -41,8 +41,8 @@ def with_dora_norm(adapter, norm, base=None):
         if weight is None or tuple(weight.shape) != tuple(module.shape):
             found = "no such weight" if weight is None else tuple(weight.shape)
             raise CheckpointError(
-                f"{adapter.path}: {layer}: expected a weight of shape {tuple(module.shape)} in the base, found {found}; "
-                "is the adapter for another base model?"
+                f"{adapter.path}: {layer}: expected a weight of shape {tuple(module.shape)} in the base, found {found}"
+                "; is the adapter for another base model?"
             )
         plain, adapted = _norms(weight.float()), _norms(weight.float() + module.update())
         factor = plain / adapted if norm == "base" else adapted / plain
