@@ -270,7 +270,7 @@ REFUSED = {
         "vace_blocks.0.proj: diffusers' Wan transformer has no",
     ),
     "LoHa": (with_loha, "peft", "hada_w1_a is no adapter key; it belongs to LoHa"),
-    "magnitudes a column": (with_columns, "peft", r"dora_scale has shape \(1, 48\): a magnitude an input"),
+    "magnitudes a column": (with_columns, "peft", r"dora_scale: shape \(1, 48\) is a magnitude an input"),
     "A without B": (without_up, "diffusers", f"{LAYER} has alpha, down but no up matrix; the file is incomplete"),
     "another model's": (
         with_a_flat_stranger,
@@ -331,5 +331,5 @@ def test_outputs_and_options_that_make_no_sense(base, tmp_path):
     with pytest.raises(CheckpointError, match="expected an adapter there"):
         convert(tmp_path / "empty", tmp_path / "x.safetensors", "comfyui")
     save_file({"merge.conv.weight": torch.ones(1)}, tmp_path / "vae.safetensors")
-    with pytest.raises(CheckpointError, match="merge.conv.weight is no adapter key"):
+    with pytest.raises(CheckpointError, match="merge.conv.weight is no adapter key; it belongs to an RGBA VAE"):
         convert(tmp_path / "vae.safetensors", tmp_path / "x.safetensors", "comfyui")

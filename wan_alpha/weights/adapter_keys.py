@@ -38,6 +38,8 @@ _PARTS = {
     **{rf"\.{factor}(?:\.\w+)?": factor for factor in KRONECKER},
 }
 _NOT_READ = {
+    "vae_fgr.": "an RGBA VAE, which has no other dialect; stage 1 writes it for the release, as decoder.bin too",
+    "merge.": "an RGBA VAE, which has no other dialect; stage 1 writes it for the release, as decoder.bin too",
     "hada_": "LoHa, which is not read; merge it into its base with the program that made it",
     "lokr_t2": "a LoKr of a convolution with its core, which no layer of a Wan DiT has",
     "lora_mid": "a LoRA of a convolution with a middle matrix, which no layer of a Wan DiT has",

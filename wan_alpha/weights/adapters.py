@@ -198,8 +198,8 @@ def _magnitude(path, layer, parts, shape):
     # ComfyUI takes the axis from the shape: (1, in) is one magnitude a column.
     if "dora_scale" in parts and magnitude.ndim > 1 and magnitude.shape[0] == 1 != shape[0]:
         raise CheckpointError(
-            f"{path}: {layer}.dora_scale has shape {tuple(magnitude.shape)}: a magnitude an input, where DoRA has one an "
-            f"output, ({shape[0]}, 1); that is not read, merge it into its base where it was made"
+            f"{path}: {layer}.dora_scale: shape {tuple(magnitude.shape)} is a magnitude an input, where DoRA has one a "
+            f"row, ({shape[0]}, 1); that is not read, merge it into its base where it was made"
         )
     if magnitude.numel() != shape[0]:
         raise CheckpointError(
