@@ -14,7 +14,6 @@ from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.models.adapters import adapter_state_dict, add_adapter
-from wan_alpha.models.base_vae import vae_kind_of_latents
 from wan_alpha.models.wan import choose_device, choose_dtype, load_wan, predict_velocity
 from wan_alpha.stages.flow_objective import (
     Draw,
@@ -224,11 +223,10 @@ def training_card(recipe, base_sha256, resolution) -> AdapterCard:
     )
 
 
-def clip_resolution(cache) -> str:
-    """Pixels of a cache's first clip, width x height, as ModelSpec writes it."""
-    channels, _, height, width = cache.read(0).latents.shape
-    stride = vae_kind_of_latents(channels).spatial_stride
-    return f"{width * stride}x{height * stride}"
+def clip_resolution(cache) -> str | None:
+    """Pixels of a cache's clips, width x height, as ModelSpec writes it; None where they are not all of one size."""
+    size = [cache.index.preprocessing.get(name) for name in ("width", "height")]
+    return "x".join(map(str, size)) if all(isinstance(side, int) for side in size) else None
 
 
 def export_trained(module, folder, card) -> list[Path]:
