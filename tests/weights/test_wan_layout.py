@@ -9,8 +9,12 @@ from safetensors.torch import save_file
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, infer_text_encoder_sizes, weight_shapes
 
-KEYS = ("patch_embedding.weight", "token_embedding.weight", "decoder.conv1.weight")
-DIT, TEXT, VAE = ({key: torch.zeros(2, 2)} for key in KEYS)
+# What tells each part, and no more.
+DIT = {"patch_embedding.weight": torch.zeros(2, 2, 1, 1, 1)}
+DIT |= {name: torch.zeros(2, 2) for name in ("head.head.weight", "text_embedding.0.weight")}
+TEXT = {name: torch.zeros(2, 2) for name in ("token_embedding.weight", "blocks.0.attn.q.weight")}
+TEXT |= {"norm.weight": torch.zeros(2)}
+VAE = {f"{name}.weight": torch.zeros(16, 2, 1, 1, 1) for name in ("encoder.conv1", "decoder.conv1", "conv2")}
 
 
 def download(folder, *, experts=False, shards=1, tokenizer=True):
@@ -21,9 +25,11 @@ def download(folder, *, experts=False, shards=1, tokenizer=True):
             save_file(DIT, folder / sub / "diffusion_pytorch_model.safetensors")
             continue
         names = [f"diffusion_pytorch_model-{i:05d}-of-{shards:05d}.safetensors" for i in range(1, shards + 1)]
+        index = {"weight_map": {}}
         for i, name in enumerate(names):
-            save_file(DIT if i == 0 else {f"blocks.{i}.w": torch.zeros(1)}, folder / sub / name)
-        index = {"weight_map": {f"tensor{i}": name for i, name in enumerate(names)}}
+            part = DIT if i == 0 else {f"blocks.{i}.w": torch.zeros(1)}
+            save_file(part, folder / sub / name)
+            index["weight_map"] |= dict.fromkeys(part, name)
         (folder / sub / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     torch.save(TEXT, folder / "models_t5_umt5-xxl-enc-bf16.pth")
     torch.save(VAE, folder / "Wan2.1_VAE.pth")
@@ -95,7 +101,7 @@ def test_wrong_sources_are_refused(tmp_path):
         ("[not json", ConfigError, "not valid JSON"),
         ([], ConfigError, "expected a list of paths"),
         (gap, CheckpointError, "diffusion_pytorch_model-00002-of-00002.safetensors missing"),
-        (tmp_path / "diffusers", CheckpointError, "found diffusers'"),
+        (tmp_path / "diffusers", CheckpointError, "model_index.json is there, but no weights are"),
     ]
     for source, error, message in cases:
         with pytest.raises(error, match=message):

@@ -7,8 +7,9 @@ import torch
 from diffsynth.models.wan_video_vae import VideoVAE38_, VideoVAE_
 
 from wan_alpha.errors import CheckpointError, ConfigError
-from wan_alpha.weights.io import load_state_dict
-from wan_alpha.weights.wan_layout import weight_shapes
+from wan_alpha.models.fill import fill_module
+from wan_alpha.weights.part_reader import find_part_in
+from wan_alpha.weights.wan_layout import part_files
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,36 @@ def vae_kind_of_latents(channels):
 
 
 def vae_kind_of_file(path):
-    """The :class:`VAEKind` that a file holds, from the shapes of its weights alone.
+    """The :class:`VAEKind` that a file or the folder of a model holds, from the shapes of its weights alone.
 
     Raises:
-        CheckpointError: the file is no Wan VAE.
+        CheckpointError: no Wan VAE there.
     """
-    return _kind_of_shapes({name.removeprefix("model."): shape for name, shape in weight_shapes([path]).items()}, path)
+    paths = part_files(path, "vae")
+    return _kind_of_shapes(_shapes(find_part_in(paths, "vae")), paths[0])
+
+
+def empty_vae(shapes, path):
+    """The :class:`VAEKind` of shapes under Wan's names, and diffsynth's module of their widths on the meta device.
+
+    Raises:
+        CheckpointError: shapes of no Wan VAE.
+    """
+    kind = _kind_of_shapes(shapes, path)
+    with torch.device("meta"):
+        return kind, kind.build(shapes["encoder.conv1.weight"][0], _decoder_width(shapes))
+
+
+def _decoder_width(shapes):
+    return shapes["decoder.conv1.weight"][0] // _DECODER_WIDTH_FACTOR
+
+
+def _shapes(part):
+    return {name: info.shape for name, info in part.tensors.items()}
 
 
 def _kind_of_shapes(shapes, path):
-    stem, project = shapes.get("encoder.conv1.weight"), shapes.get("conv2.weight")
-    if stem is None or project is None or "decoder.conv1.weight" not in shapes:
-        raise CheckpointError(
-            f"{path}: expected a Wan VAE (encoder.conv1.weight, decoder.conv1.weight, conv2.weight, ...), found "
-            f"{', '.join(list(shapes)[:2])}, ...; the usual file is Wan2.1_VAE.pth, or Wan2.2_VAE.pth for TI2V-5B"
-        )
-    if len(stem) != 5:
-        raise CheckpointError(f"{path}: an image VAE ({len(stem)}-D convolutions); expected a Wan video VAE")
+    stem, project = shapes["encoder.conv1.weight"], shapes["conv2.weight"]
     for kind in VAE_KINDS:
         if (stem[1], project[0]) == (kind.input_channels, kind.latent_channels):
             return kind
@@ -135,25 +149,15 @@ def load_base_vae(path):
     """Load a Wan VAE of either kind and any width, in float32.
 
     Args:
-        path: ``Wan2.1_VAE.pth``, ``Wan2.2_VAE.pth`` or a safetensors file in their naming (a ``model.`` prefix is
-            accepted).
+        path: ``Wan2.1_VAE.pth``, ``Wan2.2_VAE.pth``, a file in diffusers' or ComfyUI's naming, or a model's folder.
 
     Returns:
         diffsynth's ``VideoVAE_`` or ``VideoVAE38_``.
 
     Raises:
-        CheckpointError: the file is no such VAE: another naming, an image VAE, or keys missing.
+        CheckpointError: no such VAE: an image VAE, another model, or tensors missing or of other shapes.
     """
-    state = {name.removeprefix("model."): value for name, value in load_state_dict(path).items()}
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    kind = _kind_of_shapes(shapes, path)
-    width = shapes["encoder.conv1.weight"][0]
-    decoder_width = shapes["decoder.conv1.weight"][0] // _DECODER_WIDTH_FACTOR
-    with torch.device("meta"):
-        vae = kind.build(width, decoder_width)
-    try:
-        vae.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split()[:40])
-        raise CheckpointError(f"{path}: does not fit a {kind.name} of width {width}: {reason}") from error
-    return vae.eval().requires_grad_(False)
+    paths = part_files(path, "vae")
+    part = find_part_in(paths, "vae")
+    _, vae = empty_vae(_shapes(part), paths[0])
+    return fill_module(vae, paths, part, "cpu", torch.float32)

@@ -1,19 +1,14 @@
-"""A Wan pipeline built from whatever files the user has, and the velocity that its DiT predicts."""
+"""Text contexts of prompts, and the velocity that a Wan DiT predicts; the pipeline itself is built in ``load``."""
 
 import torch
 import torch.nn.functional as F
 from diffsynth.core import gradient_checkpoint_forward
-from diffsynth.models.wan_video_dit import WanModel, precompute_freqs_cis_3d, sinusoidal_embedding_1d
-from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer, WanTextEncoder
+from diffsynth.models.wan_video_dit import sinusoidal_embedding_1d
 from torch import nn
 
-from wan_alpha.errors import CheckpointError, ConfigError
+from wan_alpha.errors import ConfigError
+from wan_alpha.models.load import load_dit, load_text_encoder, load_tokenizer, load_wan  # noqa: F401 (known from here)
 from wan_alpha.models.real_arithmetic import sinusoidal_embedding_real, use_real_rotary
-from wan_alpha.weights.io import load_state_dict
-from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, infer_text_encoder_sizes, weight_shapes
-
-COMPONENTS = ("dit", "text_encoder", "tokenizer")
-MAX_TOKENS = 512
 
 
 def choose_device(name="auto"):
@@ -44,81 +39,6 @@ def choose_dtype(device, precision="auto"):
     if precision not in dtypes:
         raise ConfigError(f"precision {precision!r} is unknown: choose auto, fp32, bf16")
     return dtypes[precision]
-
-
-def load_wan(source, *, components=COMPONENTS, device="cpu", dtype=torch.float32, tokenizer_path=None):
-    """Build a diffsynth ``WanVideoPipeline`` with the named parts of a Wan model, in eval mode, without gradients.
-
-    Args:
-        source: a folder, files or "model_id:pattern,..."; see ``weights.wan_layout``.
-        components: of "dit" (with the low-noise expert as ``pipe.dit2`` where there is one), "text_encoder",
-            "tokenizer"; nothing else is read.
-        device, dtype: where the weights go and in what dtype; no second copy is held on the way.
-        tokenizer_path: folder of the tokenizer where it is not in its usual place.
-
-    Raises:
-        CheckpointError: a part that the source has not, or weights that do not fit.
-        ConfigError: an unknown component or source.
-    """
-    unknown = set(components) - set(COMPONENTS)
-    if unknown:
-        raise ConfigError(f"components {sorted(unknown)} are unknown: choose of {', '.join(COMPONENTS)}")
-    from diffsynth.pipelines.wan_video import WanVideoPipeline
-
-    files = find_wan_files(source, tokenizer_path)
-    pipe = WanVideoPipeline(device=device, torch_dtype=dtype)
-    if "dit" in components:
-        pipe.dit = load_dit(_required(files.dit, "DiT", source), device, dtype)
-        if files.dit_low_noise:
-            pipe.dit2 = load_dit(files.dit_low_noise, device, dtype)
-    if "text_encoder" in components:
-        pipe.text_encoder = load_text_encoder(_required(files.text_encoder, "text encoder", source), device, dtype)
-    if "tokenizer" in components:
-        pipe.tokenizer = load_tokenizer(_required(files.tokenizer, "tokenizer (google/umt5-xxl)", source))
-    return pipe
-
-
-def load_dit(paths, device="cpu", dtype=torch.float32):
-    """A ``WanModel`` from the shards of one DiT, its size inferred.
-
-    Raises:
-        CheckpointError: no Wan DiT, or tensors missing, left over or of another shape.
-    """
-    sizes = infer_dit_sizes(weight_shapes(paths), paths)
-    with torch.device("meta"):
-        dit = WanModel(**sizes)
-    # The rotary table is no parameter or buffer: made on the meta device, it would stay there.
-    dit.freqs = precompute_freqs_cis_3d(sizes["dim"] // sizes["num_heads"])
-    return _fill(dit, paths, device, dtype)
-
-
-def load_text_encoder(paths, device="cpu", dtype=torch.float32):
-    """A ``WanTextEncoder`` from its file, its size inferred.
-
-    Raises:
-        CheckpointError: no UMT5 encoder in Wan's naming, or tensors missing, left over or of another shape.
-    """
-    sizes = infer_text_encoder_sizes(weight_shapes(paths), paths)
-    with torch.device("meta"):
-        encoder = WanTextEncoder(**sizes)
-    return _fill(encoder, paths, device, dtype)
-
-
-def load_tokenizer(folder):
-    """The tokenizer in a folder; prompts are padded to 512 tokens, or to the fewer that it was made for.
-
-    Raises:
-        CheckpointError: the folder holds no tokenizer, or one that is code of its own.
-    """
-    try:
-        # Without the False, transformers asks on a terminal whether to run the code that a folder may name.
-        tokenizer = HuggingfaceTokenizer(
-            str(folder), seq_len=MAX_TOKENS, clean="whitespace", local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: not a tokenizer folder ({str(error).splitlines()[0]})") from error
-    tokenizer.seq_len = min(MAX_TOKENS, tokenizer.tokenizer.model_max_length)
-    return tokenizer
 
 
 @torch.no_grad()
@@ -199,28 +119,3 @@ def _rotary_table(dit, grid):
     views = [(-1, 1, 1), (1, -1, 1), (1, 1, -1)]
     parts = [axis.view(*view, axis.shape[-1]).expand(*grid, -1) for axis, view in zip(axes, views, strict=True)]
     return torch.cat(parts, dim=-1).flatten(0, 2).unsqueeze(1)
-
-
-def _required(found, what, source):
-    if not found:
-        raise CheckpointError(f"{source}: expected a {what} there, found none")
-    return found
-
-
-def _fill(module, paths, device, dtype):
-    """Replace a meta module's parameters by the files', shard by shard, each checked against the module."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = weight_shapes(paths)
-    for problem, names in (("missing", expected.keys() - found.keys()), ("left over", found.keys() - expected.keys())):
-        if names:
-            some = ", ".join(sorted(names)[:3])
-            raise CheckpointError(
-                f"{paths[0]}: expected the {len(expected)} tensors of a Wan model, {len(names)} {problem}: {some}"
-            )
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise CheckpointError(f"{paths[0]}: {name}: expected shape {shape}, found {found[name]}")
-    for path in paths:
-        tensors = {name: tensor.to(device, dtype) for name, tensor in load_state_dict(path).items()}
-        module.load_state_dict(tensors, strict=False, assign=True)
-    return module.eval().requires_grad_(False)

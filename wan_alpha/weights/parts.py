@@ -124,7 +124,7 @@ def _part(tensors, kind, naming, prefix):
         if name.endswith((".scale_input", ".input_scale", ".comfy_quant")) or name.split(".")[-1] in _IGNORED:
             continue
         renamed = rename(name)
-        if renamed is None and name in _IGNORED_NAMES:
+        if renamed is None and (name in _IGNORED_NAMES or name.startswith("textual.")):  # CLIP's other half
             continue
         if renamed is not None:
             pieces.setdefault(renamed[0], {})[renamed[1]] = name

@@ -2,35 +2,35 @@
 
 A source is one of
 
-    Wan2.1-T2V-1.3B/                         a download of Wan's own repositories
-    ├── diffusion_pytorch_model*.safetensors   (A14B: in high_noise_model/ and low_noise_model/)
-    ├── config.json
-    ├── models_t5_umt5-xxl-enc-bf16.pth        (or .safetensors)
-    ├── Wan2.1_VAE.pth
-    └── google/umt5-xxl/
+    Wan2.1-T2V-1.3B/        a folder in any layout that ``wan-alpha inspect`` knows: Wan's own, diffusers', ComfyUI's
     ["dit.safetensors", "t5.pth", "Wan2.1_VAE.pth"], as a list or as JSON; a sharded model is a list within the list
+    Wan-AI/Wan2.1-T2V-1.3B  the id of a known model at ModelScope or Hugging Face
     Wan-AI/Wan2.1-T2V-1.3B:diffusion_pytorch_model*.safetensors,Wan-AI/Wan2.1-T2V-1.3B:models_t5_umt5-xxl-enc-bf16.pth
 
-Sizes come from the shapes of the tensors, never from hashes.
+What a file holds, and its sizes, come from the shapes of the tensors, never from names or hashes.
 """
 
 import glob
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from wan_alpha.errors import CheckpointError, ConfigError
-from wan_alpha.weights.io import load_state_dict, read_metadata
+from wan_alpha.weights.headers import read_header
+from wan_alpha.weights.recognise.configs import stated_num_heads
+from wan_alpha.weights.recognise.files import merged_tensors, read_headers, recognise_headers
+from wan_alpha.weights.recognise.folder import (
+    MODEL_INDEX,
+    assign_experts,
+    read_boundary,
+    tokenizer_folders,
+    weight_files,
+)
+from wan_alpha.weights.recognise.wan_parts import count_blocks
+from wan_alpha.weights.registry import known_models
 
 TOKENIZER_FOLDER = Path("google") / "umt5-xxl"
-_SIGNATURES = {
-    "dit": "patch_embedding.weight",
-    "text_encoder": "token_embedding.weight",
-    "vae": "decoder.conv1.weight",
-}
+_PARTS = ("dit", "dit_low_noise", "text_encoder", "vae", "image_encoder")
 _REAL_HEAD_SIZE, _SMALLEST_REAL_DIM = 128, 1536
 
 
@@ -38,26 +38,31 @@ _REAL_HEAD_SIZE, _SMALLEST_REAL_DIM = 128, 1536
 class WanFiles:
     """The files of one Wan model; each model is a list of shards, empty where the source has none.
 
-    `dit_low_noise` is the second expert of a two-expert model (A14B), `dit` then the one for high noise.
+    `dit_low_noise` is the second expert of a two-expert model (A14B), `dit` then the one for high noise, and `boundary`
+    the sigma below which the second takes over, where the folder says it.
     """
 
     dit: list[Path] = field(default_factory=list)
     dit_low_noise: list[Path] = field(default_factory=list)
     text_encoder: list[Path] = field(default_factory=list)
     vae: list[Path] = field(default_factory=list)
+    image_encoder: list[Path] = field(default_factory=list)
     tokenizer: Path | None = None
+    boundary: float | None = None
 
 
 def find_wan_files(source, tokenizer_path=None):
     """Find the files of a Wan model.
 
     Args:
-        source: a folder, a list or JSON of file paths, or "model_id:pattern,..." (see the top of this module).
-        tokenizer_path: folder of the tokenizer; by default google/umt5-xxl in the folder or beside any of the files.
+        source: a folder, a list or JSON of file paths, a model id, or "model_id:pattern,..." (see the top of this
+            module).
+        tokenizer_path: folder of the tokenizer; by default google/umt5-xxl or tokenizer in the folder, or beside any of
+            the files.
 
     Raises:
         CheckpointError: nothing there, a missing shard, no Wan model, or one that cannot be downloaded.
-        ConfigError: a source that is none of the three.
+        ConfigError: a source that is none of these.
     """
     if not isinstance(source, (str, Path)):
         files = _sort_files(source)
@@ -72,8 +77,12 @@ def find_wan_files(source, tokenizer_path=None):
         files = _sort_files([_fetch(part.strip()) for part in source.split(",") if part.strip()])
     elif Path(source).is_file():
         files = _sort_files([source])
+    elif model := next((one for one in known_models().values() if one.hub == str(source)), None):
+        files = _sort_files([_fetch(f"{model.hub}:{pattern}") for pattern in model.components.values()])
     else:
-        raise CheckpointError(f"{source}: no such folder; expected a Wan download, a list of files or model_id:pattern")
+        raise CheckpointError(
+            f"{source}: no such folder; expected a Wan folder, a list of files, a model id or model_id:pattern"
+        )
     if tokenizer_path is not None:
         files.tokenizer = Path(tokenizer_path)
     if files.tokenizer is not None and not files.tokenizer.is_dir():
@@ -81,20 +90,32 @@ def find_wan_files(source, tokenizer_path=None):
     return files
 
 
+def part_files(path, kind):
+    """The files of one part, where a path is that part's own file, one of its shards, or the folder of a whole model.
+
+    Args:
+        kind: "dit", "text_encoder", "vae" or "image_encoder".
+
+    Raises:
+        CheckpointError: nothing there, or a folder without that part.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [header.path for header in read_headers(path)]
+    files = getattr(_scan_folder(path), kind)
+    if not files:
+        raise CheckpointError(f"{path}: no Wan {kind} in this folder; see `wan-alpha inspect {path}`")
+    return files
+
+
 def weight_shapes(paths):
-    """Name -> shape of every tensor in a model's shards; of safetensors only the header is read.
+    """Name -> shape of every tensor in a model's shards; only headers are read.
 
     Raises:
         CheckpointError: unreadable, or a name that two shards share.
     """
-    shapes = {}
-    for path in paths:
-        found = _shapes_in(Path(path))
-        twice = shapes.keys() & found.keys()
-        if twice:
-            raise CheckpointError(f"{path}: {min(twice)} is in another shard too; are these files of one model?")
-        shapes |= found
-    return shapes
+    tensors, _ = merged_tensors([read_header(path) for path in paths])
+    return {name: info.shape for name, info in tensors.items()}
 
 
 def infer_dit_sizes(shapes, paths):
@@ -125,7 +146,7 @@ def infer_dit_sizes(shapes, paths):
         "eps": 1e-6,
         "patch_size": tuple(patch),
         "num_heads": num_heads,
-        "num_layers": _num_blocks(shapes),
+        "num_layers": count_blocks(shapes),
         "has_image_input": "img_emb.proj.0.weight" in shapes,
         "has_image_pos_emb": "img_emb.emb_pos" in shapes,
         "has_ref_conv": "ref_conv.weight" in shapes,
@@ -149,71 +170,84 @@ def infer_text_encoder_sizes(shapes, paths):
         "dim_attn": _shape(shapes, "blocks.0.attn.q.weight", 2, where)[0],
         "dim_ffn": _shape(shapes, "blocks.0.ffn.fc1.weight", 2, where)[0],
         "num_heads": num_heads,
-        "num_layers": _num_blocks(shapes),
+        "num_layers": count_blocks(shapes),
         "num_buckets": num_buckets,
         "shared_pos": shared,
     }
 
 
 def _scan_folder(folder):
-    if (folder / "model_index.json").is_file():
-        raise CheckpointError(f"{folder}: expected Wan's original layout, found diffusers' (model_index.json)")
-    experts = [folder / "high_noise_model", folder / "low_noise_model"]
-    if all(expert.is_dir() for expert in experts):
-        dit, dit_low_noise = (_shards(expert) for expert in experts)
-    else:
-        dit, dit_low_noise = _shards(folder), []
-    texts = sorted([*folder.glob("models_t5*.safetensors"), *folder.glob("models_t5*.pth")])
-    vaes = sorted([*folder.glob("Wan2.*_VAE.safetensors"), *folder.glob("Wan2.*_VAE.pth")])
-    tokenizer = folder / TOKENIZER_FOLDER
-    # The safetensors comes last in both lists, and is read lazily: prefer it where a download holds both.
-    return WanFiles(dit, dit_low_noise, texts[-1:], vaes[-1:], tokenizer if tokenizer.is_dir() else None)
+    components, unreadable = [], []
+    for group in weight_files(folder):
+        try:
+            components += recognise_headers(read_headers(group))
+        except CheckpointError as error:
+            unreadable.append(error)
+    files = WanFiles(boundary=read_boundary(folder))
+    for kind, chosen in _choose(folder, assign_experts(components)).items():
+        setattr(files, kind, list(chosen.paths))
+    tokenizers = [folder / TOKENIZER_FOLDER, *tokenizer_folders(folder)]
+    files.tokenizer = next((one for one in tokenizers if one.is_dir()), None)
+    if unreadable and not all((files.dit, files.text_encoder, files.vae)):
+        raise unreadable[0]  # it may be the one that is lacking
+    if not any(getattr(files, kind) for kind in _PARTS) and files.tokenizer is None:
+        problem = next((problem for one in components for problem in one.problems), "")
+        index = folder / MODEL_INDEX
+        reason = f"{index.name} is there, but no weights are" if index.is_file() else "no Wan model in it"
+        raise CheckpointError(f"{problem or f'{folder}: {reason}'}; see `wan-alpha inspect {folder}`")
+    return files
 
 
-def _shards(folder):
-    index = folder / "diffusion_pytorch_model.safetensors.index.json"
-    if not index.is_file():
-        return sorted(folder.glob("diffusion_pytorch_model*.safetensors"))
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{index}: expected a weight_map of tensors to shards ({error})") from error
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(f"{folder}: expected {len(names)} shards, {', '.join(missing)} missing; download again")
-    return [folder / name for name in names]
+def _choose(folder, components):
+    """One component for each part; a DiT's own VAE, and safetensors before pickles, which hold the same."""
+    chosen = {}
+    for kind in _PARTS:
+        found = [one for one in components if one.kind == kind and not one.problems]
+        if kind in ("dit", "dit_low_noise") and len(found) > 1:
+            listed = ", ".join(str(one.paths[0].relative_to(folder)) for one in found[:4])
+            raise CheckpointError(f"{folder}: {len(found)} DiTs ({listed}); name the files of one model as a list")
+        if kind == "vae" and len(found) > 1 and "dit" in chosen:
+            channels = chosen["dit"].sizes["out_dim"]
+            found = [one for one in found if one.sizes["latent_channels"] == channels] or found
+        found.sort(key=lambda one: one.paths[0].suffix != ".safetensors")
+        if found:
+            chosen[kind] = found[0]
+    return chosen
 
 
 def _sort_files(entries):
     files = WanFiles()
     if not isinstance(entries, (list, tuple)) or not entries:
         raise ConfigError(f"model files: expected a list of paths, each a path or a list of shards, found {entries!r}")
+    components = []
     for entry in entries:
         paths = [Path(entry)] if isinstance(entry, (str, Path)) else [Path(shard) for shard in entry]
         if len(paths) == 1 and paths[0].is_dir():
             files.tokenizer = paths[0]
             continue
-        kind = _what_is(paths)
-        if kind == "dit" and files.dit:
-            kind = "dit_low_noise"
-        if getattr(files, kind):
-            raise CheckpointError(f"{paths[0]}: a second {kind}, after {getattr(files, kind)[0]}")
-        setattr(files, kind, paths)
+        headers = read_headers(paths[0]) if len(paths) == 1 else [read_header(path) for path in paths]
+        components += [(one, paths) for one in recognise_headers(headers)]
+    for component, paths in zip(
+        assign_experts([one for one, _ in components]), [p for _, p in components], strict=True
+    ):
+        _take(files, component, paths)
     if files.tokenizer is None:
         folders = [paths[0].parent for paths in (files.text_encoder, files.dit, files.vae) if paths]
-        files.tokenizer = next((one / TOKENIZER_FOLDER for one in folders if (one / TOKENIZER_FOLDER).is_dir()), None)
+        beside = [folder / TOKENIZER_FOLDER for folder in folders] + [folder.parent / "tokenizer" for folder in folders]
+        files.tokenizer = next((one for one in beside if one.is_dir()), None)
     return files
 
 
-def _what_is(paths):
-    shapes = weight_shapes(paths)
-    for kind, key in _SIGNATURES.items():
-        if key in shapes:
-            return kind
-    raise CheckpointError(
-        f"{paths[0]}: expected a Wan DiT, text encoder or VAE in Wan's own naming "
-        f"({', '.join(_SIGNATURES.values())}), found {min(shapes, default='nothing')}"
-    )
+def _take(files, component, paths):
+    kind = component.kind
+    if kind not in _PARTS or component.problems:
+        problem = component.problems[0] if component.problems else f"{paths[0]}: found {component.title}"
+        raise CheckpointError(f"{problem} (expected a Wan DiT, text encoder, VAE or image encoder)")
+    if kind == "dit" and files.dit:
+        kind = "dit_low_noise"
+    if getattr(files, kind):
+        raise CheckpointError(f"{paths[0]}: a second {kind}, after {getattr(files, kind)[0]}")
+    setattr(files, kind, list(component.paths))
 
 
 def _fetch(part):
@@ -240,39 +274,20 @@ def _fetch(part):
     return sorted(config.path) if isinstance(config.path, list) else config.path
 
 
-def _shapes_in(path):
-    if path.suffix != ".safetensors":
-        return {name: tuple(tensor.shape) for name, tensor in load_state_dict(path).items()}
-    read_metadata(path)  # says what is wrong with a file that is missing or broken
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-
-
 def _num_heads(path, dim):
     config_path = path.with_name("config.json")
-    stated = read_metadata(path).get("num_heads")
+    stated = read_header(path).metadata.get("num_heads") if path.is_file() else None
+    if stated is not None and (not stated.isdigit() or int(stated) < 1):
+        raise CheckpointError(f"{path}: expected a whole number of heads, found num_heads = {stated!r} in its metadata")
     if config_path.is_file():
-        try:
-            stated = json.loads(config_path.read_text(encoding="utf-8")).get("num_heads", stated)
-        except (json.JSONDecodeError, AttributeError) as error:
-            raise CheckpointError(f"{config_path}: expected Wan's config.json ({error})") from error
+        stated = stated_num_heads(config_path) or stated
     if stated is not None:
-        if not str(stated).isdigit() or int(stated) < 1:
-            raise CheckpointError(f"{config_path}: expected a whole number of heads, found num_heads = {stated!r}")
         return int(stated)
     if dim < _SMALLEST_REAL_DIM:
         raise CheckpointError(
             f"{path}: expected num_heads in {config_path.name} beside it: a width of {dim} is none of the released"
         )
     return dim // _REAL_HEAD_SIZE
-
-
-def _num_blocks(shapes):
-    numbers = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in shapes) if match]
-    return max(numbers, default=-1) + 1
 
 
 def _shape(shapes, name, num_dimensions, where):

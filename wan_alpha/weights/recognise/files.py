@@ -94,5 +94,5 @@ def _stranger(tensors, paths):
         problem = f"{paths[0]}: {name}: this toolkit runs Wan2.1 and Wan2.2 alone"
         return Component("foreign", name, problems=(problem,), **facts)
     some = ", ".join(list(tensors)[:3]) or "nothing"
-    problem = f"{paths[0]}: no model that is known here; it holds {some}"
+    problem = f"{paths[0]}: no model that is known here, found {some}"
     return Component("unknown", f"weights of no known model ({len(tensors)} tensors)", problems=(problem,), **facts)

@@ -83,7 +83,7 @@ def recognise(path):
             continue
         num_bytes_read += sum(header.num_bytes_read for header in headers)
         components += recognise_headers(headers)
-    components += [Component("tokenizer", "tokenizer", (folder,)) for folder in _tokenizers(path)]
+    components += [Component("tokenizer", "tokenizer", (folder,)) for folder in tokenizer_folders(path)]
     if not components:
         raise CheckpointError(f"{path}: no weights in this folder; expected {', '.join(WEIGHT_SUFFIXES)} files")
     return _assemble(path, _layout(path, components), tuple(components), num_bytes_read)
@@ -126,7 +126,8 @@ def _first_shard(path):
     return path.with_name(re.sub(r"-\d{5}-of-(\d{5})\.", r"-00001-of-\1.", path.name))
 
 
-def _tokenizers(folder):
+def tokenizer_folders(folder):
+    """Yield the folders in a folder that hold a tokenizer of UMT5."""
     for here, _, names in _walk(folder):
         if "tokenizer_config.json" in names and set(names) & {"tokenizer.json", "spiece.model"}:
             if "t5" in here.as_posix().lower() or here.name == "tokenizer":
@@ -141,7 +142,7 @@ def _layout(path, components):
 
 
 def _assemble(path, layout, components, num_bytes_read):
-    components = _with_experts(components)
+    components = assign_experts(components)
     dits = [one for one in components if one.kind in ("dit", "dit_low_noise") and not one.problems]
     families, notes, missing = [], [], {}
     if dits:
@@ -150,7 +151,7 @@ def _assemble(path, layout, components, num_bytes_read):
         families = families or list(dits[0].families)
     elif len(adapters := [one for one in components if one.kind == "adapter"]) == len(components):
         families = list(adapters[0].families)
-    boundary = _boundary(path) if path.is_dir() else None
+    boundary = read_boundary(path) if path.is_dir() else None
     if families and len(dits) == 2 and boundary is None:
         boundary = known_models()[families[0]].boundary
     if families and dits and layout != "file":
@@ -160,11 +161,14 @@ def _assemble(path, layout, components, num_bytes_read):
     return Recognised(path, layout, components, tuple(families), missing, boundary, tuple(notes), num_bytes_read)
 
 
-def _with_experts(components):
-    """Two DiTs are two experts: the low-noise one by its name, else the second."""
+def assign_experts(components):
+    """Components again, as a tuple, with two DiTs made the two experts of one model.
+
+    Two DiTs are two experts: the low-noise one by its name, else the second.
+    """
     places = [place for place, one in enumerate(components) if one.kind == "dit" and not one.problems]
     if len(places) != 2 or components[places[0]].sizes != components[places[1]].sizes:
-        return components
+        return tuple(components)
     low = next((place for place in places if expert_of(components[place].paths) == "low"), None)
     if low is None:
         high = next((place for place in places if expert_of(components[place].paths) == "high"), places[0])
@@ -178,7 +182,8 @@ def _with_experts(components):
     return tuple(renamed.get(place, one) for place, one in enumerate(components))
 
 
-def _boundary(folder):
+def read_boundary(folder):
+    """Sigma between the two experts, where the folder's model_index.json says it; else None."""
     if not (folder / MODEL_INDEX).is_file():
         return None
     try:
