@@ -44,7 +44,8 @@ CALLS = {
             (),
             (
                 "dim", "in_dim", "ffn_dim", "out_dim", "text_dim", "freq_dim", "eps", "patch_size", "num_heads",
-                "num_layers", "has_image_input", "has_image_pos_emb", "has_ref_conv",
+                "num_layers", "has_image_input", "has_image_pos_emb", "has_ref_conv", "seperated_timestep",
+                "require_clip_embedding", "require_vae_embedding", "fuse_vae_embedding_in_latents",
             ),
         ),
     ],
@@ -62,6 +63,17 @@ CALLS = {
     "models.wan_video_vae.AttentionBlock": [((X,), ())],
     "models.wan_video_vae.Down_ResidualBlock": [],
     "models.wan_video_vae.Up_ResidualBlock": [],
+    "models.wan_video_vae.WanVideoVAE": [((), ())],
+    "models.wan_video_vae.WanVideoVAE38": [((), ())],
+    "models.wan_video_image_encoder.WanImageEncoder": [((), ())],
+    "models.wan_video_image_encoder.VisionTransformer": [
+        (
+            (),
+            (
+                "image_size", "patch_size", "dim", "num_heads", "mlp_ratio", "num_layers", "out_dim", "activation",
+            ),
+        ),
+    ],
     "models.wan_video_vae.VideoVAE38_": [((), ("dim", "z_dim", "dec_dim"))],
     "models.wan_video_vae.patchify": [((X, X), ())],
     "models.wan_video_vae.unpatchify": [((X, X), ())],
