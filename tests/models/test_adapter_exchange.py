@@ -294,7 +294,7 @@ def test_what_cannot_be_held_is_refused_with_the_reason(case, base, tmp_path):
 def test_a_truncated_file_is_refused(base, tmp_path):
     path = WRITERS["comfyui"](make_layers(base, "lora", "alpha_is_rank"), tmp_path, "lora")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="comfyui.safetensors: not a readable safetensors file"):
+    with pytest.raises(CheckpointError, match=r"comfyui.safetensors: (not a readable safetensors file|truncated)"):
         convert(path, tmp_path / "no.safetensors", "diffusers")
 
 

@@ -161,7 +161,7 @@ def test_bases_that_are_none(base, base_folder, dora, tmp_path):
             merge_files(path, dora, tmp_path / "out.safetensors")
     path = save(base, tmp_path / "cut.safetensors")
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(CheckpointError, match="cut.safetensors: not a readable safetensors file"):
+    with pytest.raises(CheckpointError, match=r"cut.safetensors: (not a readable safetensors file|truncated)"):
         merge_files(path, dora, tmp_path / "out.safetensors")
     shard = next(base_folder.glob("*.safetensors"))
     for output, message in ((tmp_path / "out.bin", "ends with .safetensors"), (shard, "is the base itself")):
