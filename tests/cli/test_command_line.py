@@ -184,6 +184,13 @@ def test_prepare_writes_a_dataset(tmp_path, capsys, monkeypatch):
     [
         (["demo", "--fast"], "wan-alpha demo: --fast: no such option; options: output_dir"),
         (["demo", "--source", "nowhere"], "source nowhere: no such folder"),
+        (
+            ["probe", "-odd.webm"],
+            "-odd.webm: no such option; options start with --; a file whose name begins with - is given as ./-odd.webm",
+        ),
+        (["probe", "http://a.b/c.webm"], "probe: http://a.b/c.webm: no such file; addresses and protocols are not"),
+        (["doctor", "nowhere"], "wan-alpha doctor: nowhere: no such folder or manifest"),
+        (["prepare", "nowhere", "out"], "wan-alpha prepare: nowhere: no such folder or manifest"),
         (["prepare", "only_one"], "wan-alpha prepare: recipe: 1 problem(s)\n  output_dir: missing"),
         (["report", "--out", "page"], "wan-alpha report: recipe: 1 problem(s)\n  runs: missing"),
         (["report", "nowhere", "--out", "page"], "wan-alpha report: nowhere: no such folder or file"),
@@ -192,6 +199,21 @@ def test_prepare_writes_a_dataset(tmp_path, capsys, monkeypatch):
 def test_wrong_arguments_of_demo_and_prepare(argv, message, capsys):
     assert cli.main(argv) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command, its, others",
+    [
+        ("train-vae", {"stage1_rgba_vae", "tiny_stage1"}, {"stage2_dora_1_3b", "tiny_generate"}),
+        ("generate", {"generate_1_3b", "tiny_generate"}, {"stage1_rgba_vae", "tiny_stage2"}),
+        ("probe", set(), {"generate_1_3b", "tiny_stage1"}),
+    ],
+)
+def test_help_names_the_presets_that_the_command_takes(command, its, others, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in its) and not any(name in printed for name in others)
 
 
 SCRIPTS = {

@@ -7,7 +7,11 @@ import pytest
 
 import wan_alpha
 from wan_alpha.cli.main import main
+from wan_alpha.media.alpha_source import AlphaSource
+from wan_alpha.media.convert import convert_clip
+from wan_alpha.media.formats import find_format
 from wan_alpha.media.premultiplied import premultiply
+from wan_alpha.media.sprite_sheet import SpriteSheetWriter
 from wan_alpha.media.write import LosslessWriter
 
 
@@ -60,6 +64,17 @@ def test_a_pair_is_found_by_its_name_and_alpha_that_is_lost_is_told(tmp_path, ca
     assert found["alpha"]["survives_decoding"] is False and "lost on the way" in found["warnings"][0]
 
 
+def test_a_sprite_sheet_is_said_to_be_one(tmp_path, capsys):
+    clip = np.zeros((3, 16, 16, 4), np.uint8)
+    clip[:, 4:8, 4:8] = 255
+    with SpriteSheetWriter(tmp_path / "sheet.png", num_frames=3) as writer:
+        writer.write(clip)
+    (warning,) = probe_json(capsys, tmp_path / "sheet.png")["warnings"]
+    assert "sheet.png: a sprite sheet of 3 frames by the JSON beside it, read as one still" in warning
+    converted = convert_clip(AlphaSource(tmp_path / "sheet.png"), tmp_path / "out.webp", find_format("webp"))
+    assert converted.notes[0] == warning
+
+
 def test_bear_keeps_its_alpha(capsys):
     bear = f"{wan_alpha.__path__[0]}/assets/media/bear_vp9_alpha.webm"
     found = probe_json(capsys, bear, "--frames", "none")
@@ -73,9 +88,15 @@ def test_bear_keeps_its_alpha(capsys):
         (["none.mov"], "no such file"),
         (["a.mkv", "--matte", "m.mkv", "--packing", "alpha_left"], "exclude each other"),
         (["a.mkv", "--frames", "0"], "frames"),
+        (
+            ["text.mp4"],
+            "probe: text.mp4: not a video that can be read, or cut short (ffmpeg: moov atom not found; "
+            "Invalid data found when processing input)\n",
+        ),
     ],
 )
 def test_what_cannot_be_probed_is_said_in_one_line(tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.mp4").write_text("hello\n")
     assert main(["probe", *arguments]) == 2
     assert message in capsys.readouterr().err

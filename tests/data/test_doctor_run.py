@@ -136,7 +136,11 @@ def test_fix_repairs_into_a_new_folder_and_leaves_the_originals(tmp_path, faulty
     assert [row.row for row in fixed.left_out] == [11, 12, 13] and "no such file" in fixed.left_out[2].reason
     again = examine(tmp_path / "fixed")
     assert again.is_clean, checks(again)
-    rows = {row.prompt: read_clip(row) for row in read_manifest(fixed.metadata_path)}
+    assert [row.is_duplicate for row in fixed.left_out] == [True, False, False]
+    listed = read_manifest(fixed.metadata_path)
+    swapped = next(row for row in listed if row.prompt == "swapped")
+    assert [file.name for file in swapped.files] == ["swapped_rgb.mkv", "swapped_alpha.mkv"]
+    rows = {row.prompt: read_clip(row) for row in listed}
     clip = draw()
     assert np.array_equal(rows["good"], clip)
     assert len(rows["longer"]) == 9 and np.array_equal(rows["longer"][..., :3], draw(seed=2)[:9, ..., :3])
@@ -226,8 +230,21 @@ def test_the_contact_sheet_is_one_file_and_text_stays_text(tmp_path, clean):
 
 
 def test_an_unreadable_dataset_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="no such manifest"):
+    with pytest.raises(DataError, match="none.csv: no such folder or manifest$"):
         read_dataset(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="^https://a.b/c.csv: no such folder or manifest; addresses .* not followed"):
+        read_dataset("https://a.b/c.csv")
     (tmp_path / "metadata.csv").write_text("file\nx.mp4\n")
     with pytest.raises(DataError, match="the header needs video_fgr or video"):
         read_dataset(tmp_path)
+
+
+def test_columns_that_are_swapped_keep_the_clips_name(tmp_path):
+    write(tmp_path / "set" / "x_rgb.mkv", draw(seed=4), "rgb")
+    write(tmp_path / "set" / "x_alpha.mkv", draw(seed=4), "matte")
+    write_manifest(tmp_path / "set", [("x_alpha.mkv", "x_rgb.mkv", "a ball")])
+    dataset = read_dataset(tmp_path / "set")
+    fixed = repair_dataset(dataset, examine_dataset(dataset, workers=1), tmp_path / "fixed", workers=1)
+    (row,) = read_manifest(fixed.metadata_path)
+    assert [file.name for file in row.files] == ["x_rgb.mkv", "x_alpha.mkv"]
+    assert np.array_equal(read_clip(row), draw(seed=4))

@@ -11,12 +11,15 @@ from test_doctor_checks import draw, premultiply
 
 from wan_alpha.data.clips import read_clip
 from wan_alpha.data.discover import discover_sources
+from wan_alpha.data.doctor.repair import repair_dataset
+from wan_alpha.data.doctor.run import examine_dataset, read_dataset
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.data.prepare import prepare_dataset
 from wan_alpha.data.prepare_row import PrepareSettings
 from wan_alpha.data.scenes import CutFinder, split_at
 from wan_alpha.errors import DataError
 from wan_alpha.media.limits import MediaLimits
+from wan_alpha.media.sprite_sheet import SpriteSheetWriter
 from wan_alpha.media.write import LosslessWriter, OpaqueWriter
 
 
@@ -49,6 +52,34 @@ def test_layouts_at_any_depth(tmp_path, clip):
     rows = rows_of(prepare_dataset(folder, tmp_path / "out"))
     assert set(rows) == {"a", "deep-x", "deep-sub-y", "deep-z", "shot"}
     assert np.array_equal(read_clip(rows["shot"]), clip[:3])
+
+
+def test_a_matte_that_was_declared_full_stays_so(tmp_path, clip):
+    """Of levels 16 to 235, piled up at both ends, it would be taken for limited range if nothing said otherwise."""
+    source, matte = tmp_path / "in", clip.copy()
+    matte[..., 3] = np.where(clip[..., 3] > 127, 235, 16)
+    write(source / "x_rgb.mkv", clip, "rgb")
+    write(source / "x_alpha.mkv", matte, "matte")
+    lines = ["video_fgr,video_pha,prompt,matte_range", "x_rgb.mkv,x_alpha.mkv,a ball,full"]
+    (source / "metadata.csv").write_text("\n".join(lines) + "\n")
+    for _ in range(2):  # the second time out of the journal
+        report = prepare_dataset(source, tmp_path / "out")
+        (row,) = read_manifest(report.metadata_path)
+        assert row.matte_range == "full"
+        assert np.array_equal(read_clip(row)[..., 3], matte[..., 3])
+    fixed = repair_dataset(
+        read_dataset(source), examine_dataset(read_dataset(source), workers=1), tmp_path / "fixed", 1
+    )
+    (row,) = read_manifest(fixed.metadata_path)
+    assert np.array_equal(read_clip(row)[..., 3], matte[..., 3])
+
+
+def test_a_sprite_sheet_is_no_clip(tmp_path, clip):
+    with SpriteSheetWriter(tmp_path / "in" / "sheet.png", num_frames=4) as writer:
+        (tmp_path / "in").mkdir()
+        writer.write(clip[:4])
+    with pytest.raises(DataError, match="sheet.json lists the frames of a sprite sheet"):
+        prepare_dataset(tmp_path / "in", tmp_path / "out")
 
 
 def test_a_loop_of_links_ends(tmp_path, clip):

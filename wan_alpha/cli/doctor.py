@@ -52,7 +52,7 @@ def doctor(recipe):
             _print_repairs(fixed, left)
     if fixed is None:
         return DoctorResult(report, report.is_clean)
-    lost = [row for row in fixed.left_out if not row.reason.startswith("duplicate_")]
+    lost = [row for row in fixed.left_out if not row.is_duplicate]
     return DoctorResult(report, left.is_clean and not lost)
 
 

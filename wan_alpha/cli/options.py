@@ -2,6 +2,7 @@
 
 import argparse
 from itertools import pairwise
+from pathlib import Path
 from types import UnionType
 from typing import Literal, Union, get_args, get_origin
 
@@ -72,9 +73,9 @@ def add_recipe_options(parser, recipe_class, aliases=None):
     Args:
         aliases: dotted name -> another spelling of that option.
     """
-    parser.add_argument(
-        "--config", metavar="FILE", help=f"recipe (.toml or .json), or a preset: {', '.join(list_presets())}"
-    )
+    presets = list_presets(recipe_class)
+    choice = f", or a preset: {', '.join(presets)}" if presets else ""
+    parser.add_argument("--config", metavar="FILE", help=f"recipe (.toml or .json){choice}")
     groups = {}
     for name, field in dotted_fields(recipe_class):
         table = name.rpartition(".")[0]
@@ -88,6 +89,15 @@ def add_recipe_options(parser, recipe_class, aliases=None):
         )
 
 
+def _hint(recipe_class, argument):
+    as_file = f"a file whose name begins with - is given as ./{argument}"
+    if Path(argument).exists():
+        return as_file
+    if not argument.startswith("--"):
+        return f"options start with --; {as_file}"
+    return nearest_option(recipe_class, argument.removeprefix("--").split("=")[0])
+
+
 def recipe_from_options(recipe_class, options, unknown):
     """Build the recipe from parsed options.
 
@@ -98,9 +108,7 @@ def recipe_from_options(recipe_class, options, unknown):
         ConfigError: an unknown option, with the nearest valid one; or as :func:`load_recipe`.
     """
     if unknown:
-        name = unknown[0].removeprefix("--").split("=")[0]
-        hint = nearest_option(recipe_class, name) if unknown[0].startswith("--") else "options start with --"
-        raise ConfigError(f"{unknown[0]}: no such option; {hint}")
+        raise ConfigError(f"{unknown[0]}: no such option; {_hint(recipe_class, unknown[0])}")
     names = {name for name, _ in dotted_fields(recipe_class)}
     overrides = {name: value for name, value in options.items() if name in names}
     return load_recipe(recipe_class, options.get("config"), overrides)

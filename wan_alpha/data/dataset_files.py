@@ -21,6 +21,7 @@ import numpy as np
 
 from wan_alpha.data.manifest import write_manifest
 from wan_alpha.errors import DataError
+from wan_alpha.media.matte_range import look_at_matte
 from wan_alpha.media.write import LosslessWriter, write_png
 
 # Folders of frames name no frame rate; 16 is Wan's own.
@@ -30,9 +31,12 @@ METADATA = ("metadata.csv", "metadata.jsonl")
 
 @dataclass(frozen=True)
 class SkippedRow:
+    """A row that is not in the list: its number, its file, why; `is_duplicate`: another row has all that it had."""
+
     row: int
     file: Path
     reason: str
+    is_duplicate: bool = False
 
 
 def start_dataset(out_dir: Path) -> None:
@@ -76,6 +80,8 @@ def write_streams(out_dir: Path, name: str, frames: Iterable[np.ndarray], fps: f
             mattes.write(frame[None])
             shape = frame.shape
     files = {"video_fgr": rgb, "video_pha": matte, "type": "video"}
+    if look_at_matte(out_dir / matte).levels == "limited":
+        files["matte_range"] = "full"  # what is written is of full range, even where it never leaves 16 to 235
     return _record(files, shape, colours.num_frames, fps)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from wan_alpha.data.captions import join_captions
 from wan_alpha.data.manifest import BadRow, find_manifest, find_matte_beside, read_rows
 from wan_alpha.errors import DataError
+from wan_alpha.media.missing import no_such
 from wan_alpha.media.stills import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset(
@@ -66,7 +67,7 @@ def discover_sources(source, caption_column: str | None = None) -> list[Source]:
     if manifest is not None:
         return _from_manifest(manifest, caption_column)
     if not source.is_dir():
-        raise DataError(f"{source}: no such folder")
+        raise DataError(no_such(source, "folder or manifest"))
     sources = list(_walk(source, source, (CAPTION_KEYS if caption_column is None else (caption_column,)), set()))
     if not sources:
         raise DataError(f"{source}: holds no media; videos end in {', '.join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))}")
@@ -207,6 +208,8 @@ def _read_caption(path: Path, keys: tuple[str, ...]) -> str:
         raise DataError(f"the caption {path.name} is not UTF-8 text ({error})") from error
     except json.JSONDecodeError as error:
         raise DataError(f"the caption {path.name} is not valid JSON ({error})") from error
+    if isinstance(text, dict) and {"frames", "meta"} <= text.keys():
+        raise DataError(f"{path.name} lists the frames of a sprite sheet; a sheet is no clip, give its frames as files")
     if isinstance(text, dict):
         text = next((text[key] for key in keys if key in text), None)
     # An indented line goes on with the one before it.

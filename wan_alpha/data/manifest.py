@@ -10,13 +10,13 @@ import csv
 import io
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wan_alpha.data.captions import read_captions
 from wan_alpha.errors import DataError
+from wan_alpha.media.missing import no_such
 from wan_alpha.media.packed import PACKINGS
 from wan_alpha.media.premultiplied import SOURCE_STATES
 
@@ -28,8 +28,6 @@ READING_COLUMNS = {
     "source_state": SOURCE_STATES,
     "matte_range": ("auto", "full", "limited"),
 }
-
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -208,29 +206,32 @@ def find_matte_beside(foreground: Path) -> Path | None:
 def write_manifest(path, records: Iterable[dict]) -> None:
     """Write records with the COLUMNS above, as .csv or .jsonl by the name; the file appears whole or not at all.
 
+    READING_COLUMNS are written where a record has them.
+
     Raises:
-        DataError: a record has a column that is not in COLUMNS.
+        DataError: a record has a column that is neither in COLUMNS nor in READING_COLUMNS.
     """
-    path = Path(path)
+    path, records = Path(path), list(records)
+    columns = [*COLUMNS, *(name for name in READING_COLUMNS if any(name in record for record in records))]
     partial = path.with_name(f".{path.name}.partial")
     try:
         with open(partial, "w", encoding="utf-8", newline="") as file:
             if path.suffix == ".jsonl":
                 file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
             else:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer = csv.DictWriter(file, columns, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(records)
         os.replace(partial, path)
     except ValueError as error:
-        raise DataError(f"{path}: {error}; columns are {', '.join(COLUMNS)}") from error
+        raise DataError(f"{path}: {error}; columns are {', '.join((*COLUMNS, *READING_COLUMNS))}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _read_records(path: Path) -> Iterator[dict]:
     if not path.is_file():
-        raise DataError(f"{path}: no such manifest")
+        raise DataError(no_such(path, "manifest"))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -309,10 +310,7 @@ def _require_file(file: Path) -> None:
     except OSError as error:  # a name that the file system cannot hold
         raise DataError(f"{file.name[:60]}...: not a file name ({error.strerror})") from error
     if not there:
-        # The path of an address has lost one of its slashes here, so that only its first part tells.
-        scheme = next((part for part in file.parts if _SCHEME.match(part)), None)
-        hint = "; addresses and protocols are not followed, give the path of a file" if scheme else ""
-        raise DataError(f"{file}: no such file{hint}")
+        raise DataError(no_such(file))
 
 
 def _inside(base_path, name: str) -> Path:

@@ -14,6 +14,7 @@ from wan_alpha.media.formats import OutputFormat
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, read_manifest, write_manifest
 from wan_alpha.media.probe import MediaInfo, probe
 from wan_alpha.media.read import iter_frames
+from wan_alpha.media.sprite_sheet import sheet_warning
 from wan_alpha.media.timeline import resample
 
 DEFAULT_FPS = 16.0  # Wan's own, for sources that name no frame rate
@@ -174,6 +175,8 @@ def _embedded_record(path) -> dict:
 
 
 def _notes(info: MediaInfo, output_format: OutputFormat, rate: float, own_rate: float) -> Iterator[str]:
+    if warning := sheet_warning(info.path):
+        yield warning
     if not info.has_alpha and output_format.alpha is not None:
         yield f"{info.path} has no alpha: the output is opaque everywhere"
     if output_format.alpha is None and info.has_alpha:

@@ -124,7 +124,7 @@ def _run(path, command: list[str], raw: RawFrames) -> Iterator[np.ndarray]:
     if damage := ffmpeg.find_damage(text):
         raise DataError(f"{path}: the file is cut short or damaged ({damage})")
     if process.returncode != 0 or filled:
-        raise DataError(f"{path}: decoding failed:\n{ffmpeg.last_lines(text)}")
+        raise DataError(f"{path}: decoding failed ({ffmpeg.reason(text, path)})")
 
 
 def _fill(pipe, frame: np.ndarray) -> int:

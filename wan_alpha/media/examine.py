@@ -8,6 +8,7 @@ import numpy as np
 from wan_alpha.media.alpha_source import AlphaSource, describe_source, iter_source_indices, matte_levels
 from wan_alpha.media.probe import MediaInfo, probe
 from wan_alpha.media.read import iter_indices
+from wan_alpha.media.sprite_sheet import sheet_warning
 from wan_alpha.media.state_verdict import StateVerdict, judge_state
 
 
@@ -112,6 +113,8 @@ def _counted(frames: Iterator[np.ndarray], counts: np.ndarray, progress) -> Iter
 def _warnings(
     source: AlphaSource, info: MediaInfo, counts: tuple[int, ...], survives: bool | None, state: StateVerdict
 ) -> Iterator[str]:
+    if warning := sheet_warning(info.path):
+        yield warning
     if survives is None:
         yield "no alpha: neither an alpha plane nor a matte"
     elif not survives:

@@ -16,6 +16,9 @@ _DAMAGE = re.compile(
     re.IGNORECASE,
 )
 _PREFIX = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")
+# What led up to a failure, before its reason; and lines that only say that, or describe the file.
+_STEP = re.compile(r"^Error (opening|submitting|while|sending|initializing)[^:]*: ")
+_COURSE = re.compile(r"^(Error (opening|parsing) (in|out)put file|Input #|Conversion failed|Task |Terminating|Format )")
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +56,13 @@ def find_damage(log: str) -> str | None:
     return next((_PREFIX.sub("", line).strip() for line in log.splitlines() if _DAMAGE.match(line)), None)
 
 
-def last_lines(log: str, count: int = 5) -> str:
-    """The last lines of ffmpeg's log, without its memory addresses."""
-    lines = [_PREFIX.sub("", line).strip() for line in log.splitlines() if line.strip()]
-    return "\n".join(lines[-count:]) or "ffmpeg gave no reason"
+def reason(log: str, path) -> str:
+    """Why ffmpeg failed, in its own words: what its log says of the file, once each, and nothing of its own course.
+
+    Args:
+        path: the file it was about, as it is to be named.
+    """
+    lines = [_PREFIX.sub("", line).strip() for line in log.splitlines()]
+    lines = [_STEP.sub("", line).replace(file_argument(path), str(path)) for line in lines]
+    said = [line for line in dict.fromkeys(lines) if line and not _COURSE.match(line)]
+    return f"ffmpeg: {'; '.join(said[-3:])}" if said else "ffmpeg gave no reason"

@@ -10,6 +10,7 @@ import numpy as np
 
 from wan_alpha.errors import DataError
 from wan_alpha.media import ffmpeg, stills
+from wan_alpha.media.missing import no_such
 from wan_alpha.media.timeline import Timeline, parse_packets
 
 # ffmpeg's own VP8 and VP9 decoders drop the alpha plane of a WebM without a word; libvpx keeps it.
@@ -69,7 +70,7 @@ def probe(path) -> MediaInfo:
     if path.is_dir():
         return _probe_image(path)
     if not path.exists():
-        raise DataError(f"{path}: no such file")
+        raise DataError(no_such(path))
     if not path.is_file():
         raise DataError(f"{path}: not a regular file")
     state = path.stat()
@@ -111,7 +112,7 @@ def _probe_video(path: Path) -> MediaInfo:
     if "matches no streams" in log:
         raise DataError(f"{path}: holds no video stream, or is cut short within its header")
     if run.returncode != 0:
-        raise DataError(f"{path}: not a video that can be read, or cut short:\n{ffmpeg.last_lines(log, 3)}")
+        raise DataError(f"{path}: not a video that can be read, or cut short ({ffmpeg.reason(log, path)})")
     return _parse_stream(path, log.split("Output #0")[0], packets)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from wan_alpha.media.clip_writer import ClipWriter, require_rgba
 from wan_alpha.media.png_codec import SIGNATURE, chunk, filter_rows, header_chunk, new_compressor, text_chunks
 
 _APP = "wan_alpha"
+_SHEET_SUFFIXES = {".png", ".webp"}
 LARGEST_SIDE = 4096  # pixels: what every GPU of the last ten years holds as one texture
 
 
@@ -155,3 +157,22 @@ def _remove_stale(path, number: int) -> None:
 def sheet_path(path, number: int):
     """The sheet of that number: `path` itself for the first, `<stem>-<number>.png` for those that follow."""
     return path if number == 0 else path.with_name(f"{path.stem}-{number}.png")
+
+
+def count_listed_frames(path) -> int:
+    """Frames that the JSON beside a picture lists, as sprite sheets have it; 0 where there is none of that kind."""
+    path = Path(path)
+    if path.suffix.lower() not in _SHEET_SUFFIXES:
+        return 0
+    try:
+        listed = json.loads(path.with_suffix(".json").read_text(encoding="utf-8-sig"))
+        return len(listed["frames"]) if "meta" in listed else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def sheet_warning(path) -> str | None:
+    """What a user should know who reads a sprite sheet, which is taken for one still; None for other files."""
+    if count := count_listed_frames(path):
+        return f"{path}: a sprite sheet of {count} frames by the JSON beside it, read as one still; give its frames"
+    return None

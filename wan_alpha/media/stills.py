@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from wan_alpha.errors import DataError
 from wan_alpha.media import webp_frames, wide_stills
 from wan_alpha.media.animation_times import frame_durations
+from wan_alpha.media.missing import no_such
 from wan_alpha.media.pixel_depth import narrow, widen
 
 IMAGE_SUFFIXES = frozenset({".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"})
@@ -191,7 +192,7 @@ def _opened(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(no_such(path)) from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image, or one of a kind that Pillow cannot read") from error
     except _READ_ERRORS as error:

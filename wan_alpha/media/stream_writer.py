@@ -78,4 +78,5 @@ class StreamWriter(ClipWriter):
 
     def _failure(self) -> str:
         self._log.seek(0)
-        return f"{self.path}: writing failed:\n{ffmpeg.last_lines(self._log.read().decode(errors='replace'))}"
+        reason = ffmpeg.reason(self._log.read().decode(errors="replace"), self._partial)
+        return f"{self.path}: writing failed ({reason})"

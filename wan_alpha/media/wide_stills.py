@@ -35,6 +35,6 @@ def read_rgba64(path, width: int, height: int, image_format: str) -> np.ndarray:
     command += ["-f", "rawvideo", "-pix_fmt", "rgba64le", "pipe:1"]
     run = subprocess.run(command, capture_output=True)
     if run.returncode != 0 or len(run.stdout) != width * height * 8:
-        reason = ffmpeg.last_lines(run.stderr.decode(errors="replace"), 2)
+        reason = ffmpeg.reason(run.stderr.decode(errors="replace"), path)
         raise DataError(f"{path}: the image is cut short or damaged:\n{reason}")
     return np.frombuffer(run.stdout, "<u2").reshape(height, width, 4)

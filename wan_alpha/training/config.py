@@ -7,6 +7,7 @@ keys exist, their defaults, units and valid values. Nothing here imports torch, 
 import difflib
 import json
 import tomllib
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
@@ -224,9 +225,29 @@ def dotted_fields(recipe_class, prefix=""):
             yield from dotted_fields(table, f"{prefix}{name}.")
 
 
-def list_presets():
-    """Names of the recipes that come with the package."""
-    return sorted(path.name.removesuffix(".toml") for path in (files("wan_alpha") / "presets").iterdir())
+def list_presets(recipe_class=None):
+    """Names of the recipes that come with the package; with a class, of those that name nothing it does not know."""
+    known = None if recipe_class is None else {name for name, _ in dotted_fields(recipe_class)}
+    fitting = (name for name, options in _preset_options().items() if known is None or options <= known)
+    return sorted(fitting)
+
+
+@lru_cache(maxsize=1)
+def _preset_options():
+    """Preset -> the dotted names of the options that it sets."""
+    paths = (files("wan_alpha") / "presets").iterdir()
+    return {
+        path.name.removesuffix(".toml"): frozenset(_dotted_keys(tomllib.loads(path.read_text(encoding="utf-8"))))
+        for path in paths
+    }
+
+
+def _dotted_keys(table, above=""):
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _dotted_keys(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
 
 
 def _find_config(config):

@@ -58,6 +58,10 @@ class RepairReport:
         }
 
 
+class _DuplicateError(DataError):
+    """A row that is left out because an earlier one holds the same."""
+
+
 def check_out_dir(out_dir, dataset: Dataset) -> Path:
     """The folder for repaired files, if it is new or empty and outside the dataset.
 
@@ -101,7 +105,7 @@ def repair_dataset(
     for (row, _, name, _, _), outcome in zip(jobs, map_rows(repair_row, jobs, workers), strict=True):
         if isinstance(outcome, DataError):
             file = row.foreground if isinstance(row, Row) else Path(row.names[0] if row.names else "")
-            left_out.append(SkippedRow(row.index, file, str(outcome)))
+            left_out.append(SkippedRow(row.index, file, str(outcome), isinstance(outcome, _DuplicateError)))
         else:
             record, done = outcome
             records.append(record)
@@ -130,7 +134,7 @@ def repair_row(row: Row | BadRow, findings: tuple[Finding, ...], name: str, out_
         repairs = {finding.check: finding for finding in findings if finding.repair and not finding.is_clean}
     for finding in repairs.values():
         if finding.repair == "leave out":
-            raise DataError(f"{finding.check}: {finding.message}")
+            raise _DuplicateError(f"{finding.check}: {finding.message}")
     if "no_alpha" in repairs:
         row = _with_matte(row, find_lost_matte(row.foreground, root))
     if "colour_matte" in repairs:
@@ -211,5 +215,8 @@ def _swapped(row: Row) -> Row:
 
 
 def _stem(row: Row | BadRow) -> str:
-    name = row.foreground.name if isinstance(row, Row) else Path(row.names[0]).name if row.names else "row"
-    return Path(name).stem.removesuffix("_rgb")
+    """The name that a row's new files begin with, without the words of colour and matte, which may be swapped."""
+    if isinstance(row, BadRow):
+        return Path(row.names[0] if row.names else "row").stem.removesuffix("_rgb")
+    stem = row.foreground.stem.removesuffix("_rgb")
+    return stem if row.matte is None else stem.removesuffix("_alpha")

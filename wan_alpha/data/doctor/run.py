@@ -14,6 +14,7 @@ from wan_alpha.data.manifest import BadRow, Row, find_manifest, read_rows
 from wan_alpha.data.parallel import map_rows
 from wan_alpha.errors import DataError
 from wan_alpha.media.limits import NO_LIMITS, MediaLimits
+from wan_alpha.media.missing import no_such
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def read_dataset(path) -> Dataset:
         DataError: nothing of the kind, the manifest cannot be read, or the folder holds no media.
     """
     path = Path(path)
+    if not path.exists():
+        raise DataError(no_such(path, "folder or manifest"))
     if not path.is_dir():
         return Dataset(path.parent, tuple(read_rows(path)))
     if manifest := find_manifest(path):

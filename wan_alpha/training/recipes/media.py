@@ -45,7 +45,9 @@ class PrepareRecipe(Recipe):
     link: bool = Field(False, description="hard-link pairs instead of copying them")
     workers: int | None = Field(None, ge=1, description="rows checked at a time; none = one per CPU core")
     caption_column: str | None = Field(
-        None, description="manifest's column or .json caption's key that holds captions; none = prompt, caption, text"
+        None,
+        description="manifest's column or .json caption's key that holds captions; none = the column prompt, and of "
+        ".json captions the first of prompt, caption, text, description",
     )
     source_state: Literal["straight", "premultiplied", "auto"] = Field(
         "straight", description="what the colour of the sources is; auto = judged clip by clip; straight is written"
