@@ -1,7 +1,6 @@
-"""How long training waits for a checkpoint, beside the copy to host memory and a save in the foreground; and what the
-engine itself costs a step.
+"""How long training waits for a checkpoint, beside the copy to host memory and a save in the foreground.
 
-    python tests/benchmarks/bench_saving.py --millions 100 --output_dir /somewhere/on/the/disk
+python tests/benchmarks/bench_saving.py --millions 100 --output_dir /somewhere/on/the/disk
 """
 
 import argparse
@@ -14,7 +13,6 @@ import torch
 from wan_alpha.training.checkpoints import checkpoint_tensors
 from wan_alpha.training.config import TrainingSettings
 from wan_alpha.training.host_copy import HostCopy
-from wan_alpha.training.loop import run_training
 from wan_alpha.training.saving import Saver
 from wan_alpha.training.signals import StopSignals
 from wan_alpha.training.state import RunState
@@ -68,36 +66,6 @@ def _timed(function):
     return time.perf_counter() - started
 
 
-class Instant(torch.nn.Module):
-    """A model of two numbers: what a step of it takes is the engine's."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(2))
-
-    def forward(self, batch):
-        return {"total": (self.weight - batch).pow(2).mean()}
-
-
-class Numbers(torch.utils.data.Dataset):
-    def __len__(self):
-        return 1000
-
-    def __getitem__(self, index):
-        return torch.tensor([index, 1.0])
-
-    def set_epoch(self, epoch):
-        pass
-
-
-def engine_seconds(folder, num_steps):
-    """Seconds a step of a model that takes next to none."""
-    settings = TrainingSettings(max_steps=num_steps, checkpoint_every=None, device="cpu")
-    started = time.perf_counter()
-    run_training(Instant(), Numbers(), settings, folder, 0, collate=torch.stack)
-    return (time.perf_counter() - started) / num_steps
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -105,15 +73,12 @@ def main():
     parser.add_argument("--millions", type=int, default=100, help="trained values, in millions")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output_dir", default=None, help="where to write; a temporary folder if not given")
-    parser.add_argument("--steps", type=int, default=300, help="steps that the engine's own cost is measured over")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.output_dir) as folder:
         seconds, num_bytes = compare(options.millions * 10**6, folder, options.device)
         print(f"A checkpoint of {num_bytes / 1e6:.0f} MB on {options.device}: training waits")
         for way, value in seconds.items():
             print(f"  {way:11}{value * 1000:9.1f} ms, {value / seconds['copy']:7.2f} times the copy to host memory")
-        engine = engine_seconds(Path(folder) / "engine", options.steps)
-        print(f"The engine's own work: {engine * 1000:.2f} ms a step, {engine:.2%} of a step of one second")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import bench_decoder_lora
 import bench_dora
+import bench_engine
 import bench_metrics
 import bench_prepare
 import bench_read
@@ -104,6 +105,13 @@ def test_a_checkpoint_from_the_background_is_the_one_from_the_foreground(tmp_pat
     )
     assert ours.keys() == theirs.keys() and len(ours) == 2
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_engines_cost_is_what_no_part_of_the_step_took(tmp_path):
+    found = bench_engine.measure(tmp_path, 4, 2 * bench_engine.TENSOR_SIZE, shapes={"latents": (2, 3)})
+    for seconds in found.values():
+        parts = [seconds[what] for what in ("forward", "backward", "optimizer", "engine")]
+        assert min(parts) > 0 and sum(parts) == pytest.approx(seconds["total"])
 
 
 def test_prepare_and_doctor_find_the_same_whatever_the_number_of_processes(tmp_path):
