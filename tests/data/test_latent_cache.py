@@ -23,6 +23,7 @@ from wan_alpha.data.latent_cache import (
     write_item,
 )
 from wan_alpha.errors import DataError
+from wan_alpha.weights.io import load_state_dict, read_metadata, save_safetensors
 
 
 def make_item(seed=0, num_tokens=5):
@@ -191,3 +192,61 @@ def test_the_index_is_readable_json(cache):
     content = json.loads((cache.folder / "cache.json").read_text())
     assert content["keys"] == ["key0", "key1", "key2"]
     assert content["preprocessing"] == {"height": 32}
+
+
+def test_several_captions_are_kept_and_one_is_taken_by_each_sample(tmp_path):
+    item = replace(
+        make_item(), other_prompts=("b", "c"), other_contexts=(torch.full((2, 8), 2.0), torch.full((7, 8), 3.0))
+    )
+    write_item(tmp_path, "key", item)
+    found = read_item(tmp_path, "key")
+    assert found.other_prompts == ("b", "c") and item_problem(tmp_path, "key") is None
+    assert all(torch.equal(*pair) for pair in zip(found.other_contexts, item.other_contexts, strict=True))
+    write_empty_context(tmp_path, torch.ones(1, 8), "text", context_length=7)
+    write_index(tmp_path, CacheIndex(("key",) * 40, "vae", "text", context_length=7))
+    cache = LatentCache.open(tmp_path)
+    cache.verify()
+
+    def chosen(seed, epoch):
+        dataset = LatentCacheDataset(cache, seed)
+        dataset.set_epoch(epoch)
+        samples = [dataset[index] for index in range(40)]
+        contexts = {"b": 2.0, "c": 3.0}
+        assert all(
+            float(one["context"][0, 0]) == contexts.get(one["prompt"], float(item.context[0, 0])) for one in samples
+        )
+        return [sample["prompt"] for sample in samples]
+
+    assert set(chosen(0, 0)) == {item.prompt, "b", "c"}
+    assert chosen(0, 0) == chosen(0, 0) and chosen(0, 0) != chosen(0, 1) and chosen(0, 0) != chosen(1, 0)
+    dataset = LatentCacheDataset(cache)
+    dataset.set_epoch(7)
+    assert dataset.clip(3)["prompt"] == item.prompt and "sample_seed" not in dataset.clip(3)
+
+
+def test_an_item_that_lacks_a_caption_is_damaged(tmp_path):
+    item = replace(make_item(), other_prompts=("b",), other_contexts=(torch.ones(2, 8),))
+    path = write_item(tmp_path, "key", item)
+    tensors = load_state_dict(path)
+    metadata = read_metadata(path)
+    del tensors["context_2"]
+    save_safetensors(tensors, path, metadata)
+    assert item_problem(tmp_path, "key") == "not the item that its name says"
+    with pytest.raises(DataError, match="expected the tensors"):
+        read_item(tmp_path, "key")
+
+
+def test_sizes_are_groups_and_parts_have_their_shares(cache):
+    wide = replace(make_item(), latents=torch.zeros(16, 2, 4, 8), ellipse=torch.zeros(2, 4, 8))
+    write_item(cache.folder, "wide", wide)
+    parts = ({"name": "a", "num_items": 3, "weight": 1.0}, {"name": "b", "num_items": 1, "weight": 1.0})
+    write_index(cache.folder, replace(cache.index, keys=("key0", "key1", "key2", "wide"), parts=parts))
+    dataset = LatentCacheDataset(LatentCache.open(cache.folder), seed=1)
+    assert [dataset.group_of(index) for index in range(6)] == [(2, 4, 6)] * 3 + [(2, 4, 8)] * 3
+    assert sorted(dataset.epoch_samples(0)) == [0, 1, 2, 3, 4, 5] and dataset[5]["latents"].shape[-1] == 8
+    assert [line.split()[:2] for line in dataset.summary().splitlines()] == [
+        ["latents", "(frames"], ["2x4x6", "3"], ["2x4x8", "1"], ["dataset", "clips"], ["a", "3"], ["b", "1"],
+    ]  # fmt: skip
+    other = LatentCache(cache.folder, replace(dataset.cache.index, parts=(parts[0], parts[1] | {"weight": 2.0})))
+    before, now = dataset.fingerprint(), LatentCacheDataset(other).fingerprint()
+    assert [name for name in before if before[name] != now[name]] == ["shares of the datasets"]

@@ -143,7 +143,13 @@ def test_length_is_fixed_where_the_schedule_follows_from_it(tmp_path, first):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_workers": 2}, {"batch_size": 1, "gradient_accumulation": 3}], ids=["workers", "accumulation"]
+    "changes",
+    [
+        {"num_workers": 2},
+        {"num_workers": 1, "worker_start": "spawn", "prefetch": 3},
+        {"batch_size": 1, "gradient_accumulation": 3},
+    ],
+    ids=["workers", "spawned", "accumulation"],
 )
 def test_workers_and_accumulation_do_not_change_the_run(tmp_path, changes):
     modules = [ToyModule(), ToyModule()]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import run_together
-from two_process_toy import LENGTHS, train
+from two_process_toy import GROUPED, LENGTHS, train
 
 from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.weights.io import load_state_dict
@@ -20,7 +20,7 @@ def two_processes(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [*LENGTHS, GROUPED])
 def test_two_processes_equal_one(tmp_path, two_processes, length):
     train(tmp_path, length, batch_size=4)
     one, two = read_metrics(tmp_path), read_metrics(two_processes / str(length))

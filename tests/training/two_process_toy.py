@@ -13,6 +13,14 @@ from wan_alpha.weights.io import save_safetensors
 # In steps of 4 with two processes: a last step of one sample, where one process has none, and one of three, where one
 # has two micro-batches and the other one.
 LENGTHS = (13, 15)
+GROUPED = 14  # in three groups, so that the last step has several
+
+
+class GroupedToy(ToyDataset):
+    """The toy with samples that do not all fit into one batch."""
+
+    def group_of(self, index):
+        return index % 3 if self.length == GROUPED else None
 
 
 def export(module, folder):
@@ -28,12 +36,12 @@ def train(folder, length, batch_size, accumulation=1):
         num_epochs=2, batch_size=batch_size, gradient_accumulation=accumulation, learning_rate=1e-2, device="cpu"
     )
     return run_training(
-        module, ToyDataset(length), settings, folder, 0, collate=collate,
+        module, GroupedToy(length), settings, folder, 0, collate=collate,
         validate=lambda module: {"norm": module.first.weight.norm()},
         export=export,
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    for length in LENGTHS:
+    for length in (*LENGTHS, GROUPED):
         train(Path(sys.argv[1]) / str(length), length, int(sys.argv[2]), int(sys.argv[3]))
