@@ -107,7 +107,9 @@ class ClipData(Section):
         min_length=1,
         description="several datasets: a list of tables of base_path, metadata, repeat, weight; none = the one below",
     )
-    base_path: Path | None = Field(None, validate_default=True, description="folder of the dataset")
+    base_path: Path | None = Field(
+        None, validate_default=True, description="folder of the dataset; needed without datasets"
+    )
     metadata: Path | None = Field(None, description="manifest (.csv, .jsonl, .json); none = <base_path>/metadata.csv")
     repeat: int = Field(1, ge=1, description="times each clip occurs in an epoch")
     target_fps: float | None = Field(
