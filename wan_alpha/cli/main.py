@@ -17,6 +17,7 @@ from wan_alpha.training import recipes
 COMMANDS = {
     "demo": (recipes.DemoRecipe, "wan_alpha.demo.run", "run_demo"),
     "inspect": (recipes.InspectRecipe, "wan_alpha.cli.inspect", "inspect_path"),
+    "presets": (recipes.PresetsRecipe, "wan_alpha.cli.presets", "show_presets"),
     "probe": (recipes.ProbeRecipe, "wan_alpha.cli.probe", "probe_file"),
     "doctor": (recipes.DoctorRecipe, "wan_alpha.cli.doctor", "doctor"),
     "prepare": (recipes.PrepareRecipe, "wan_alpha.cli.prepare", "prepare"),
@@ -38,12 +39,14 @@ ALIASES = {
     "doctor": {"output_dir": "--out", "print_json": "--json"},
     "evaluate": {"output_dir": "--out"},
     "inspect": {"for_command": "--for", "print_json": "--json"},
+    "presets": {"print_json": "--json"},
     "probe": {"print_json": "--json"},
     "report": {"output_dir": "--out"},
     "ui": {"output_dir": "--out", "open_browser": "--open"},
 }
 POSITIONALS = {
     "inspect": ("path",),
+    "presets": ("name",),
     "probe": ("file",),
     "convert": ("source", "output"),
     "convert-adapter": ("source", "output"),
@@ -53,7 +56,7 @@ POSITIONALS = {
     "evaluate": ("pred", "reference"),
     "report": ("runs",),
 }
-WITHOUT_TORCH = ("inspect",)
+WITHOUT_TORCH = ("inspect", "presets")
 EPILOG = (
     "A table's option is written --table.option VALUE and overrides the --config file; none means not set. Words of a "
     "name may be joined by - or _; a BOOL without a value means true."

@@ -250,13 +250,18 @@ def _dotted_keys(table, above=""):
             yield f"{above}{key}"
 
 
+def preset_file(name) -> Path | None:
+    """The file of a preset; None where there is none of that name."""
+    name = str(name).removesuffix(".toml")
+    return Path(str(files("wan_alpha") / "presets" / f"{name}.toml")) if name in list_presets() else None
+
+
 def _find_config(config):
     path = Path(config)
     if path.is_file():
         return path
-    preset = files("wan_alpha") / "presets" / f"{path.name.removesuffix('.toml')}.toml"
-    if path.parent == Path(".") and preset.is_file():
-        return Path(str(preset))
+    if (preset := preset_file(config)) is not None:
+        return preset
     raise ConfigError(f"--config {config}: no such file, nor a preset; presets: {', '.join(list_presets())}")
 
 

@@ -18,6 +18,7 @@ from wan_alpha.training.recipes.files import InspectRecipe
 from wan_alpha.training.recipes.generate import GenerateModel, GenerateRecipe
 from wan_alpha.training.recipes.judging import EvaluateRecipe, ReportRecipe, UiRecipe
 from wan_alpha.training.recipes.media import ConvertRecipe, DoctorRecipe, PrepareRecipe, ProbeRecipe
+from wan_alpha.training.recipes.overview import PresetsRecipe
 from wan_alpha.training.recipes.shared import (
     Background,
     BucketSettings,
@@ -54,6 +55,7 @@ __all__ = [
     "MergeRecipe",
     "ObjectiveSettings",
     "PrepareRecipe",
+    "PresetsRecipe",
     "ProbeRecipe",
     "RGBAVAEModel",
     "ReportRecipe",

@@ -1,0 +1,43 @@
+"""`wan-alpha presets`: each preset with its command, and one to start from."""
+
+import json
+import tomllib
+
+import pytest
+
+from wan_alpha.cli import main as cli
+from wan_alpha.training.config import list_presets, load_recipe
+
+
+COMMAND_OF = {
+    "cache": "cache", "generate": "generate", "stage1": "train-vae", "stage2": "train-dit", "validate": "validate-vae",
+}  # fmt: skip
+
+
+def test_every_preset_is_listed_with_its_command(capsys):
+    assert cli.main(["presets", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list_presets()
+    for row in rows:
+        (command,) = {command for part, command in COMMAND_OF.items() if part in row["name"].split("_")}
+        assert row["command"] == command
+        assert len(row["about"]) > 20, row
+    assert cli.main(["presets"]) == 0
+    table = capsys.readouterr().out
+    assert all(name in table for name in list_presets())
+
+
+def test_a_printed_preset_is_a_recipe(capsys, tmp_path):
+    assert cli.main(["presets", "tiny_stage1"]) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "mine.toml").write_text(text)
+    recipe_class = cli.COMMANDS["train-vae"][0]
+    assert load_recipe(recipe_class, tmp_path / "mine.toml") == load_recipe(recipe_class, "tiny_stage1")
+    assert cli.main(["presets", "tiny_stage1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == tomllib.loads(text)
+
+
+@pytest.mark.parametrize("name", ["stage_one", "../stage1_rgba_vae"])
+def test_an_unknown_one_is_refused(name, capsys):
+    assert cli.main(["presets", name]) == 2
+    assert f"{name}: no such preset; there are " in capsys.readouterr().err
