@@ -69,7 +69,15 @@ def hash_models(model, digests: Digests):
     """
     files = find_wan_files(model.wan)
     parts = {"text_encoder": files.text_encoder, "dit_low_noise": files.dit_low_noise, "dit": files.dit}
-    names = ("base_vae", "rgba_weights", "decoder_lora", "adapter", "distillation_lora")
+    names = (
+        "base_vae",
+        "rgba_weights",
+        "decoder_lora",
+        "adapter",
+        "adapter_low_noise",
+        "distillation_lora",
+        "distillation_lora_low_noise",
+    )
     parts |= {name: [getattr(model, name)] for name in names} | {"embeddings": list(model.embeddings)}
     hashed = {}
     for part, paths in parts.items():

@@ -53,7 +53,8 @@ class GeneratedClip:
 def generate(recipe, progress=True):
     """Generate one clip a prompt. The models are loaded one after the other, so memory holds the largest of them alone.
 
-    Clip number i starts from the noise of seed + i. With a two-expert model the adapters go into both experts.
+    Clip number i starts from the noise of seed + i. With a two-expert model each adapter goes
+    where :mod:`wan_alpha.inference.expert_adapters` says.
 
     Args:
         recipe: a GenerateRecipe; progress: show progress bars.
@@ -164,8 +165,8 @@ def _encode(recipe, prompts, device, dtype):
 
 
 def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress):
+    from wan_alpha.inference.expert_adapters import merge_adapters
     from wan_alpha.inference.sampler import sample_latents
-    from wan_alpha.models.adapters import merge_adapter_into
     from wan_alpha.models.wan import load_wan
 
     model = recipe.model
@@ -176,17 +177,14 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
                 f"model.wan: its DiT takes {dit.in_dim} latent channels, model.base_vae has {shape[1]}; Wan2.1 and the "
                 "A14B go with Wan2.1_VAE.pth, TI2V-5B with Wan2.2_VAE.pth"
             )
-        if model.adapter is not None:
-            merge_adapter_into(dit, model.adapter, model.adapter_scale)
-        if model.distillation_lora is not None:
-            merge_adapter_into(dit, model.distillation_lora)
+    merge_adapters(pipe, model)
     latents = []
     with StepProgress("sampling", recipe.num_steps * len(contexts), enabled=progress, unit="steps") as bar:
         for index, context in enumerate(contexts):
             sampled = sample_latents(
                 pipe.dit, context, shape, num_steps=recipe.num_steps, shift=recipe.shift, guidance=recipe.guidance,
                 negative_context=negative, solver=recipe.solver, seed=recipe.seed + index, ellipse=ellipse,
-                noise_shift=recipe.noise_shift, dit_low_noise=pipe.dit2,
+                noise_shift=recipe.noise_shift, dit_low_noise=pipe.dit2, boundary=pipe.boundary,
                 callback=lambda done, total, before=index: bar.update(before * total + done),
             )  # fmt: skip
             latents.append(sampled.cpu())

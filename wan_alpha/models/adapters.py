@@ -141,14 +141,16 @@ def merge_adapter(base_state_dict, adapter_path, scale=1.0):
 
 
 @torch.no_grad()
-def merge_adapter_into(module, adapter_path, scale=1.0):
+def merge_adapter_into(module, adapter_path, scale=1.0, expert=None):
     """As :func:`merge_adapter`, but into a module's own parameters, one at a time: there is never a second model.
+
+    ``expert`` says which half of a file of both experts' adapters is meant, see ``weights.adapters.read_adapter``.
 
     Raises:
         CheckpointError: as :func:`merge_adapter`; the module is unchanged then.
     """
     parameters = dict(module.named_parameters())
-    for name, tensor in _merged_tensors(parameters, read_adapter(adapter_path), scale):
+    for name, tensor in _merged_tensors(parameters, read_adapter(adapter_path, expert), scale):
         parameters[name].copy_(tensor)
 
 

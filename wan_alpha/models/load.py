@@ -62,7 +62,7 @@ def load_wan(
         setattr(pipe, name, load(paths, device, dtype, progress))
     if "tokenizer" in components:
         pipe.tokenizer = load_tokenizer(files.tokenizer)
-    pipe.boundary = _boundary(files) if "dit2" in wanted else None
+    pipe.boundary = find_boundary(files) if "dit2" in wanted else None
     return pipe
 
 
@@ -174,7 +174,8 @@ def _required(found, what, source):
     return found
 
 
-def _boundary(files):
+def find_boundary(files):
+    """Sigma below which the low-noise expert takes over: the folder's own, or that of the known model so large."""
     if files.boundary is not None:
         return files.boundary
     expert = infer_dit_sizes(_shapes(find_part_in(files.dit, "dit")), files.dit)

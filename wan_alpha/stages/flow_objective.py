@@ -44,25 +44,36 @@ def training_scheduler(shift: float, scheduler: FlowMatchScheduler | None = None
     return scheduler
 
 
-def draw_sample(shape: tuple[int, ...], sample_seed: int, settings: ObjectiveSettings | None = None) -> Draw:
+def draw_sample(
+    shape: tuple[int, ...],
+    sample_seed: int,
+    settings: ObjectiveSettings | None = None,
+    ids: range = range(NUM_TIMESTEPS),
+) -> Draw:
     """Everything random about one sample, (C, t, h, w), from its seed alone: a Draw with a batch of one.
 
     The generator lives on the CPU, so that a sample sees the same noise on every device.
 
     Args:
         settings: how timesteps are drawn and caption_dropout are read; the defaults if None.
+        ids: timestep ids to draw from.
     """
     settings = settings or ObjectiveSettings()
     generator = torch.Generator().manual_seed(int(sample_seed))
-    timestep_ids = draw_timestep_id(generator, settings)
+    timestep_ids = draw_timestep_id(generator, settings, ids)
     noise = torch.randn((1, *shape), generator=generator)
     drops_caption = torch.rand(1, generator=generator) < settings.caption_dropout
     return Draw(timestep_ids, noise, drops_caption)
 
 
-def draw_batch(latents: Tensor, sample_seeds: Tensor, settings: ObjectiveSettings | None = None) -> Draw:
+def draw_batch(
+    latents: Tensor,
+    sample_seeds: Tensor,
+    settings: ObjectiveSettings | None = None,
+    ids: range = range(NUM_TIMESTEPS),
+) -> Draw:
     """`draw_sample` for each sample of latents (B, C, t, h, w), on their device."""
-    samples = [draw_sample(tuple(latents.shape[1:]), seed, settings) for seed in sample_seeds.tolist()]
+    samples = [draw_sample(tuple(latents.shape[1:]), seed, settings, ids) for seed in sample_seeds.tolist()]
     timestep_ids, noise, drops_caption = (
         torch.cat([getattr(sample, name) for sample in samples]) for name in ("timestep_ids", "noise", "drops_caption")
     )

@@ -14,7 +14,14 @@ from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.models.adapters import adapter_state_dict, add_adapter
-from wan_alpha.models.wan import choose_device, choose_dtype, load_wan, predict_velocity
+from wan_alpha.models.wan import choose_device, choose_dtype, predict_velocity
+from wan_alpha.stages.experts import (
+    BOTH,
+    file_of_expert,
+    load_trained_dits,
+    predict_by_experts,
+    trained_experts,
+)
 from wan_alpha.stages.flow_objective import (
     Draw,
     draw_batch,
@@ -23,7 +30,7 @@ from wan_alpha.stages.flow_objective import (
     velocity_loss,
 )
 from wan_alpha.stages.placeholders import CaptionEncoder, check_captions_name
-from wan_alpha.stages.timesteps import NUM_TIMESTEPS, shift_for
+from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
@@ -33,7 +40,7 @@ from wan_alpha.weights.adapters import adapter_metadata
 from wan_alpha.weights.io import save_safetensors, tensors_sha256
 
 ADAPTER_FILE = "adapter.safetensors"
-VALIDATION_TIMESTEP_IDS = tuple(range(NUM_TIMESTEPS // 8, NUM_TIMESTEPS, NUM_TIMESTEPS // 4))
+NUM_VALIDATION_TIMESTEPS = 4
 
 
 class WanAlphaTrainingModule(DiffusionTrainingModule):
@@ -49,14 +56,16 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         gradient_checkpointing: compute activations twice to save memory.
         empty_context: context of the empty caption, (context_length, text_dim); needed with caption dropout.
         captions: a :class:`CaptionEncoder` whose placeholder learns; None takes the cached contexts.
+        expert: "high_noise", "low_noise" or "both" of a model of two experts, from ``load_trained_dits``.
 
     Raises:
         ConfigError: caption dropout without an empty context.
     """
 
     def __init__(
-        self, pipe, adapter=None, objective=None, gradient_checkpointing=False, empty_context=None, captions=None
-    ):
+        self, pipe, adapter=None, objective=None, gradient_checkpointing=False, empty_context=None, captions=None,
+        expert=None,
+    ):  # fmt: skip
         super().__init__()
         self.pipe = pipe
         self.adapter = adapter or AdapterSettings()
@@ -64,6 +73,7 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.empty_context = empty_context
         self.captions = captions
+        self.expert = expert
         if self.objective.caption_dropout and empty_context is None:
             raise ConfigError(
                 f"objective.caption_dropout = {self.objective.caption_dropout} needs the empty caption's context"
@@ -71,15 +81,22 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         trains_all = self.adapter.kind == "full"
         if trains_all:
             # AdamW's small steps vanish in bfloat16 weights; autocast still computes in it.
-            pipe.dit.float()
+            for _, dit in self.experts():
+                dit.float()
         self.switch_pipe_to_training_mode(
             pipe,
-            trainable_models="dit" if trains_all else None,
+            trainable_models=("dit,dit2" if expert == BOTH else "dit") if trains_all else None,
             lora_base_model="dit" if self.adapter.kind in ("dora", "lora") else None,
             lora_target_modules=",".join(self.adapter.targets),
             lora_rank=self.adapter.rank,
         )
+        if expert == BOTH and self.adapter.kind in ("dora", "lora"):
+            self.add_lora_to_model(pipe.dit2, list(self.adapter.targets), self.adapter.rank)
         self._schedulers = {self.objective.shift: training_scheduler(self.objective.shift, pipe.scheduler)}
+
+    def experts(self):
+        """(expert, its DiT) of all that is trained; the expert is None for a model's only DiT."""
+        return trained_experts(self.pipe, self.expert)
 
     def add_lora_to_model(self, model, target_modules, lora_rank, lora_alpha=None, upcast_dtype=None):
         """Inject the adapter: LoRA or DoRA, with its own alpha, in float32 whatever ``upcast_dtype`` asks for."""
@@ -107,7 +124,8 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         Returns:
             {"total", "velocity_mse"}: see :func:`velocity_loss`.
         """
-        return self.flow_loss(batch, draw_batch(batch["latents"], batch["sample_seed"], self.objective))
+        ids = self.timestep_ids(batch["latents"].shape)
+        return self.flow_loss(batch, draw_batch(batch["latents"], batch["sample_seed"], self.objective, ids))
 
     def flow_loss(self, batch: dict, draw: Draw) -> dict[str, Tensor]:
         """The loss of one batch at a given draw of noise, timesteps and dropped captions."""
@@ -116,10 +134,17 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
             context = torch.where(draw.drops_caption.view(-1, 1, 1), self.empty_context.to(context), context)
         scheduler = self._scheduler_for(batch["latents"].shape)
         noisy = noisy_batch(batch["latents"], draw, batch["ellipse"], scheduler, self.objective)
-        predicted = predict_velocity(
-            self.pipe.dit, noisy.noisy, noisy.timesteps, context, gradient_checkpointing=self.gradient_checkpointing
-        )
-        return velocity_loss(predicted, noisy)
+        inputs = (noisy.noisy, noisy.timesteps, context)
+        options = {"gradient_checkpointing": self.gradient_checkpointing}
+        if self.expert == BOTH:
+            return velocity_loss(predict_by_experts(self.pipe, *inputs, **options), noisy)
+        return velocity_loss(predict_velocity(self.pipe.dit, *inputs, **options), noisy)
+
+    def timestep_ids(self, shape) -> range:
+        """Ids of the timesteps that are trained on with latents (B, C, t, h, w): all, or one expert's."""
+        if self.expert in (None, BOTH):
+            return range(NUM_TIMESTEPS)
+        return expert_ids(self._scheduler_for(shape).timesteps, self.pipe.boundary, self.expert)
 
     def _scheduler_for(self, shape):
         """The training timesteps of latents (B, C, t, h, w); one schedule for all sizes, or one for each."""
@@ -146,14 +171,20 @@ def validation_loss(module, dataset) -> dict[str, float]:
     for index in range(num_clips):
         batch = collate([dataset.clip(index)])
         batch |= {name: batch[name].to(device) for name in ("latents", "context", "ellipse")}
-        for timestep_id in VALIDATION_TIMESTEP_IDS:
+        for timestep_id in validation_ids(module.timestep_ids(batch["latents"].shape)):
             generator = seeded_generator("validation", index, timestep_id)
             noise = torch.randn(batch["latents"].shape, generator=generator).to(device)
             draw = Draw(torch.tensor([timestep_id]), noise, torch.zeros(1, dtype=torch.bool, device=device))
             terms = module.flow_loss(batch, draw)
             totals["loss"] += float(terms["total"])
             totals["velocity_mse"] += float(terms["velocity_mse"])
-    return {name: value / (num_clips * len(VALIDATION_TIMESTEP_IDS)) for name, value in totals.items()}
+    return {name: value / (num_clips * NUM_VALIDATION_TIMESTEPS) for name, value in totals.items()}
+
+
+def validation_ids(ids: range) -> range:
+    """Four ids spread over those that are trained on."""
+    step = len(ids) // NUM_VALIDATION_TIMESTEPS
+    return ids[step // 2 :: step][:NUM_VALIDATION_TIMESTEPS]
 
 
 def train_dit(recipe):
@@ -169,7 +200,7 @@ def train_dit(recipe):
     Raises:
         DataError: the cache is incomplete, damaged, stale, or does not fit the DiT or the validation cache.
         CheckpointError: weights are not what they claim.
-        ConfigError: a model of two experts, or what the loop refuses.
+        ConfigError: a model of two experts without the choice of what is trained, or what the loop refuses.
     """
     check_optimizer(recipe.training)
     cache = open_fresh_cache(recipe.cache)
@@ -178,11 +209,8 @@ def train_dit(recipe):
         validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
         check_same_encoders(cache, validation.cache)
     device = choose_device(recipe.training.device)
-    source = recipe.model.wan if recipe.model.dit is None else [str(recipe.model.dit)]
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
-    pipe = load_wan(source, components=("dit",), device="cpu", dtype=choose_dtype(device, recipe.training.precision))
-    if pipe.dit2 is not None:
-        raise ConfigError("model.wan holds two experts; name the one to train by its files: model.wan = [its shards]")
+    pipe = load_trained_dits(recipe.model, choose_dtype(device, recipe.training.precision))
     check_fits_dit(cache, pipe.dit)
     captions, placeholder = None, recipe.textual_inversion.placeholder
     if placeholder is not None:
@@ -190,12 +218,13 @@ def train_dit(recipe):
         captions = CaptionEncoder(
             recipe.model.wan, recipe.textual_inversion, choose_dtype(device, recipe.training.precision)
         )
-    base_sha256, resolution = weights_sha256(pipe.dit), clip_resolution(cache)
+    base_sha256 = {expert: weights_sha256(dit) for expert, dit in trained_experts(pipe, recipe.model.expert)}
+    resolution = clip_resolution(cache)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a new adapter's A is drawn from the global generator
         module = WanAlphaTrainingModule(
             pipe, recipe.adapter, recipe.objective, recipe.training.gradient_checkpointing,
-            cache.empty_context() if recipe.objective.caption_dropout else None, captions,
+            cache.empty_context() if recipe.objective.caption_dropout else None, captions, recipe.model.expert,
         )  # fmt: skip
     return run_training(
         module,
@@ -205,22 +234,29 @@ def train_dit(recipe):
         recipe.seed,
         collate=collate,
         validate=None if validation is None else lambda module: validation_loss(module, validation),
-        export=lambda module, folder: export_trained(module, folder, training_card(recipe, base_sha256, resolution)),
-        checkpoint_export=lambda module: trained_files(module, training_card(recipe, base_sha256, resolution)),
+        export=lambda module, folder: export_trained(module, folder, training_cards(recipe, base_sha256, resolution)),
+        checkpoint_export=lambda module: trained_files(module, training_cards(recipe, base_sha256, resolution)),
         recipe=recipe,
     )
 
 
-def training_card(recipe, base_sha256, resolution) -> AdapterCard:
-    """What a run's results say of where they are from: the same at every checkpoint and in a continued run."""
-    return AdapterCard(
+def training_cards(recipe, base_sha256, resolution) -> dict:
+    """What a run's results say of where they are from: the same at every checkpoint and in a continued run.
+
+    Args:
+        recipe: a TrainDiTRecipe; base_sha256: expert -> hash of its weights; resolution: of the clips.
+
+    Returns:
+        expert -> AdapterCard.
+    """
+    card = AdapterCard(
         title=recipe.title or Path(recipe.output_dir).resolve().name,
         date=run_start(recipe.output_dir),
         resolution=resolution,
-        base_sha256=base_sha256,
         recipe=recipe.as_dict(),
         trigger_words=recipe.trigger_words,
     )
+    return {expert: replace(card, base_sha256=sha256) for expert, sha256 in base_sha256.items()}
 
 
 def clip_resolution(cache) -> str | None:
@@ -229,44 +265,45 @@ def clip_resolution(cache) -> str | None:
     return "x".join(map(str, size)) if all(isinstance(side, int) for side in size) else None
 
 
-def export_trained(module, folder, card) -> list[Path]:
+def export_trained(module, folder, cards) -> list[Path]:
     """Write what was trained: an adapter in the released naming or the whole DiT in Wan's, and a placeholder's vectors.
 
     Returns:
         the files.
     """
     files = []
-    if module.adapter.kind == "full":
-        path, tensors = Path(folder) / "dit.safetensors", module.pipe.dit.state_dict()
-        card = replace(card, architecture=architecture_of(module.pipe.dit.dim))
-        metadata = {"format": "wan_alpha.dit", "format_version": "1"} | own_metadata(card, tensors, "full")
+    for expert, dit in module.experts() if module.adapter.kind == "full" else ():
+        path, tensors = Path(folder) / file_of_expert("dit.safetensors", expert), dit.state_dict()
+        own = replace(cards[expert], architecture=architecture_of(dit.dim))
+        metadata = {"format": "wan_alpha.dit", "format_version": "1", "expert": expert}
         # The one size that shapes do not tell: a file without Wan's config.json beside it can then be loaded.
-        metadata["num_heads"] = str(module.pipe.dit.blocks[0].self_attn.num_heads)
-        save_safetensors(tensors, path, metadata)
+        metadata["num_heads"] = str(dit.blocks[0].self_attn.num_heads)
+        save_safetensors(tensors, path, metadata | own_metadata(own, tensors, "full"))
         files.append(path)
-    for name, (tensors, metadata) in trained_files(module, card).items():
+    for name, (tensors, metadata) in trained_files(module, cards).items():
         save_safetensors(tensors, Path(folder) / name, metadata)
         files.append(Path(folder) / name)
     return files
 
 
-def trained_files(module, card) -> dict:
+def trained_files(module, cards) -> dict:
     """Adapter and placeholder: file name -> (tensors, metadata). The whole DiT is not among them: a checkpoint holds it
     once already."""
-    placeholder = {} if module.captions is None else module.captions.files(card.recipe)
-    return adapter_files(module, card) | placeholder
+    placeholder = {} if module.captions is None else module.captions.files(next(iter(cards.values())).recipe)
+    return adapter_files(module, cards) | placeholder
 
 
-def adapter_files(module, card) -> dict:
-    """The adapter in the released naming: file name -> (tensors, metadata); {} where there is none."""
-    adapter = module.adapter
-    if adapter.kind not in ("dora", "lora"):
-        return {}
-    tensors = adapter_state_dict(module.pipe.dit)
-    metadata = adapter_metadata(
-        tensors, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, card=card
-    )
-    return {ADAPTER_FILE: (tensors, metadata)}
+def adapter_files(module, cards) -> dict:
+    """Each expert's adapter in the released naming: file name -> (tensors, metadata); {} where there is none."""
+    adapter, files = module.adapter, {}
+    for expert, dit in module.experts() if adapter.kind in ("dora", "lora") else ():
+        tensors = adapter_state_dict(dit)
+        metadata = adapter_metadata(
+            tensors, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets,
+            card=cards[expert],
+        )  # fmt: skip
+        files[file_of_expert(ADAPTER_FILE, expert)] = (tensors, metadata | {"expert": expert})
+    return files
 
 
 def weights_sha256(dit) -> str:

@@ -9,13 +9,16 @@ import math
 import torch
 from torch import Tensor
 
+from wan_alpha.errors import ConfigError
+
 NUM_TIMESTEPS = 1000
+_MOST_DRAWS = 10_000
 # Beyond these the density's map is no longer one to one (SD3, section 3.1).
 MODE_SCALES = (-1.0, 2 / (math.pi - 2))
 
 
-def draw_timestep_id(generator: torch.Generator, settings) -> Tensor:
-    """One timestep id in [0, 1000), (1,); id 0 is pure noise.
+def draw_timestep_id(generator: torch.Generator, settings, ids: range = range(NUM_TIMESTEPS)) -> Tensor:
+    """One timestep id of ``ids``, (1,); id 0 is pure noise, 999 the last.
 
         uniform:       id uniform over the grid, as in DiffSynth
         logit_normal:  t = sigmoid(n), n ~ Normal(logit_mean, logit_std)          (SD3, section 3.1)
@@ -25,14 +28,43 @@ def draw_timestep_id(generator: torch.Generator, settings) -> Tensor:
 
     Args:
         generator: source of randomness, on the CPU; settings: ObjectiveSettings.
+        ids: what one expert is trained on, see :func:`expert_ids`; the distribution is cut to it.
+
+    Raises:
+        ConfigError: the distribution all but never falls into ``ids``.
     """
     if settings.timesteps == "uniform":
-        return torch.randint(0, NUM_TIMESTEPS, (1,), generator=generator)
+        return torch.randint(ids.start, ids.stop, (1,), generator=generator)
+    for _ in range(_MOST_DRAWS):
+        drawn = _draw(generator, settings)
+        if int(drawn) in ids:
+            return drawn
+    raise ConfigError(
+        f"objective.timesteps = {settings.timesteps!r} gave none of the expert's timesteps in {_MOST_DRAWS} draws; use "
+        "uniform, or move logit_mean towards them"
+    )
+
+
+def _draw(generator, settings):
     if settings.timesteps == "logit_normal":
         share = torch.sigmoid(settings.logit_mean + settings.logit_std * torch.randn(1, generator=generator))
     else:
         share = mode_map(torch.rand(1, generator=generator), settings.mode_scale)
     return grid_id(share)
+
+
+def expert_ids(timesteps: Tensor, boundary: float, expert: str | None) -> range:
+    """The ids that an expert of a two-expert model is asked for when sampling.
+
+    High noise is asked where the timestep is at least 1000 * boundary, low noise below it.
+
+    Args:
+        timesteps: of each id, falling from 1000, (1000,); boundary: in (0, 1).
+        expert: "high_noise", "low_noise", or None for all.
+    """
+    num_high = int((timesteps.float() >= 1000 * boundary).sum())
+    ranges = {"high_noise": range(num_high), "low_noise": range(num_high, len(timesteps)), None: range(len(timesteps))}
+    return ranges[expert]
 
 
 def mode_map(uniform: Tensor, scale: float) -> Tensor:

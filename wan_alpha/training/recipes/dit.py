@@ -47,6 +47,20 @@ class TrainDiTModel(Section):
 
     wan: WanSource = Field(description="Wan folder, list of files, or model_id:pattern,...")
     dit: Path | None = Field(None, description="DiT weights in place of the folder's own")
+    expert: Literal["high_noise", "low_noise", "both"] | None = Field(
+        None, description="of a model of two experts (Wan2.2 A14B), which is trained, on its own timesteps alone"
+    )
+    boundary: float | None = Field(
+        None, gt=0, lt=1, description="sigma below which the low-noise expert takes over; none = the model's own"
+    )
+
+    @model_validator(mode="after")
+    def _boundary_is_used(self):
+        if self.boundary is not None and self.expert is None:
+            raise ValueError("model.boundary has no effect without model.expert; leave it out")
+        if self.expert == "both" and self.dit is not None:
+            raise ValueError("model.dit names one DiT, model.expert = both trains two; leave one of them out")
+        return self
 
 
 class AdapterSettings(Section):

@@ -16,10 +16,18 @@ class GenerateModel(RGBAVAEModel):
     rgba_weights: Path | None = Field(
         None, description="RGBA VAE weights: this project's safetensors or a released .bin; none with decoder_lora"
     )
-    adapter: Path | None = Field(None, description="DoRA or LoRA of stage 2")
+    adapter: Path | None = Field(
+        None, description="DoRA or LoRA of stage 2; of two experts for the one that its file names, or for both"
+    )
+    adapter_low_noise: Path | None = Field(
+        None, description="adapter of the low-noise expert, where the other has its own (Wan2.2 A14B)"
+    )
     adapter_scale: float = Field(1.0, description="strength of that adapter")
     embeddings: tuple[Path, ...] = Field((), description="placeholders of textual inversion, for use in prompts")
     distillation_lora: Path | None = Field(None, description="step-distillation LoRA, merged after the adapter")
+    distillation_lora_low_noise: Path | None = Field(
+        None, description="step-distillation LoRA of the low-noise expert, where the other has its own"
+    )
 
     @model_validator(mode="after")
     def _has_decoders(self):
