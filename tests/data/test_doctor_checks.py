@@ -184,6 +184,13 @@ SOUND = {
 }
 
 
+def test_premultiplied_colour_is_found_through_a_lossy_codec(tmp_path):
+    clip = draw()
+    clip[..., 3] = np.clip(clip[..., 3].astype(int) * 4 - 384, 0, 255)  # sharp edges: chroma spills over them
+    dark = premultiply(clip)
+    assert "premultiplied" in found(lossy_pair(tmp_path, dark), tmp_path)
+
+
 def lossy_pair(folder, clip):
     paths = folder / "x_rgb.mp4", folder / "x_alpha.mp4"
     for path, writer_type in zip(paths, (OpaqueWriter, MatteWriter), strict=True):

@@ -13,6 +13,9 @@ _ENOUGH = 64
 _TOLERANCE = 8 / 255
 # Part of semi-transparent pixels that may exceed it nevertheless (ringing of codecs at edges).
 _MAX_SHARE = 0.02
+# Chroma of a 4:2:0 video spills over edges: up to this part may exceed it, where premultiplied fits that many times
+# better.
+_MAX_SPILLED, _FAR_BETTER = 0.10, 4.0
 # How much better one explanation must fit than the other.
 _CLEARLY = 1.5
 
@@ -73,7 +76,8 @@ def judge_state(frames: Iterable[np.ndarray]) -> StateVerdict:
     if num_compared:
         errors = (255 * straight_sum / num_compared, 255 * premultiplied_sum / num_compared)
     above = f"{share:.1%} of {num_semi} semi-transparent pixels are brighter than their alpha"
-    if share > _MAX_SHARE:
+    is_spilled = share < _MAX_SPILLED and num_compared >= _ENOUGH and errors[0] > _FAR_BETTER * errors[1] + 1
+    if share > _MAX_SHARE and not is_spilled:
         reason = f"{above}, which premultiplied colour cannot be"
         return StateVerdict("straight", reason, num_semi, share, *errors)
     if num_compared < _ENOUGH:

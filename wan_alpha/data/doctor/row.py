@@ -107,7 +107,7 @@ def _limits(info: MediaInfo, limits: MediaLimits) -> list[Finding]:
 
 
 def _name_in(root, file: Path) -> str:
-    root = os.path.abspath(root)
+    root, file = os.path.abspath(root), Path(os.path.abspath(file))
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
