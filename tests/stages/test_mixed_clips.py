@@ -8,7 +8,7 @@ from tiny_wan_files import write_dataset
 from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, pad_context
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
-from wan_alpha.stages.stage1_vae import ReconstructionModule, train_vae
+from wan_alpha.stages.stage1_vae import ReconstructionModule, held_out_clips, train_vae
 from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import TrainDiTRecipe, TrainVAERecipe
@@ -117,6 +117,9 @@ def test_stage_one_trains_in_batches_by_size_and_resumes_exactly(
         }  # fmt: skip
         return load_recipe(TrainVAERecipe, overrides=overrides)
 
+    held_out = {"validation_metadata": two_datasets[1]["base_path"] / "metadata.csv", "validation_clips": 1}
+    ((rgb, _),) = held_out_clips(recipe("whole").data.model_copy(update=held_out))
+    assert rgb.shape == (1, 3, 17, 272, 272)  # of the recipe's own size, below its list's folder
     whole = train_vae(recipe("whole"))
     said = capsys.readouterr().err
     assert "9x16x16" in said and "left out: nothing" in said

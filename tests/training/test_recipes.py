@@ -250,3 +250,42 @@ def test_options_are_those_of_the_frozen_list():
 def test_the_hint_names_what_was_probably_meant(given, meant):
     with pytest.raises(ConfigError, match=f"{given}: no such option; did you mean {meant}\\?"):
         load_recipe(TrainVAERecipe, "tiny_stage1", {given: "1"})
+
+
+def test_tables_of_datasets_and_buckets_come_back_from_the_saved_recipe(tmp_path):
+    """And an option may be given on the command line as JSON."""
+    changes = {
+        "data.base_path": None, "data.datasets": '[{"base_path": "a", "weight": 1}, {"base_path": "b", "weight": 2}]',
+        "data.buckets.pixels": 100000, "data.buckets.frames": "5,9", "training.optimizer_options": '{"eps": 1e-6}',
+    }  # fmt: skip
+    recipe = load_recipe(TrainVAERecipe, overrides=VAE | changes)
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe.as_dict()))
+    again = load_recipe(TrainVAERecipe, tmp_path / "recipe.json")
+    assert again == recipe and again.data.shapes == recipe.data.shapes and len(again.data.shapes) > 4
+    assert [(str(one.manifest), one.weight) for one in again.data.sources] == [
+        ("a/metadata.csv", 1), ("b/metadata.csv", 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data.datasets": '[{"base_path": "a"}]'}, "data: base_path has no effect with datasets"),
+        ({"data.base_path": None, "data.datasets": "[{]"}, "data.datasets.*not valid JSON"),
+        ({"data.base_path": None, "data.datasets": '[{"base": "a"}]'}, "data.datasets.0.base: no such option"),
+        (
+            {"data.base_path": None, "data.datasets": '[{"base_path": "a", "weight": 1}, {"base_path": "b"}]'},
+            "datasets: give a weight in every table, or in none",
+        ),
+        ({"data.buckets.shapes": "17x272x272,49x250x448"}, "49x250x448: .* 49x240x448 or 49x256x448 would be valid"),
+        ({"data.buckets.shapes": "17x272x272", "data.buckets.pixels": 10**6}, "shapes and pixels: give one"),
+        ({"data.buckets.frames": "17"}, "frames has no effect without pixels"),
+        ({"data.buckets.pixels": 10**6, "data.buckets.frames": "17,50"}, "49 or 53 would be valid"),
+        ({"data.buckets.pixels": 1000}, "58 pixels a frame .* too few"),
+        ({"data.buckets.side_multiple": 32}, "side_multiple has no effect without shapes or pixels"),
+    ],
+)
+def test_impossible_datasets_and_buckets_are_refused(changes, message):
+    given = {name: value for name, value in (VAE | changes).items() if value is not None}
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(TrainVAERecipe, overrides=given)

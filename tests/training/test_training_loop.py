@@ -176,6 +176,29 @@ def test_epochs_use_every_sample_once_and_end_the_run(tmp_path):
     assert seen[:7] != seen[7:14]
 
 
+def test_a_run_that_goes_on_with_other_steps_still_sees_every_sample_once(tmp_path):
+    """As it does with another number of processes, in the middle of an epoch of several groups."""
+    seen = []
+
+    class Grouped(ToyDataset):
+        def group_of(self, index):
+            return index % 3
+
+        def __getitem__(self, index):
+            seen.append((self.epoch, index))
+            return super().__getitem__(index)
+
+    def part(batch_size, **limits):
+        chosen = settings(batch_size=batch_size, checkpoint_every=None, **limits)
+        return run_training(ToyModule(), Grouped(length=14), chosen, tmp_path, 0, collate=collate)
+
+    part(3, max_steps=2)
+    part(2, max_steps=4)
+    result = part(4, max_steps=None, num_epochs=2)
+    assert sorted(seen) == [(epoch, index) for epoch in range(2) for index in range(14)]
+    assert result.step == 2 + 2 + 1 + 4  # 6, 4 and 4 samples of the first epoch, then 4 + 4 + 4 + 2
+
+
 def test_loss_falls(tmp_path):
     module = ToyModule()
     module.dropout.p = 0.0
