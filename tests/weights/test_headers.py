@@ -94,7 +94,7 @@ def entries_of(**tensors):
 
 BAD_SAFETENSORS = {
     "nothing": (b"", "the file is empty"),
-    "three bytes": (b"abc", "3 bytes are no safetensors file"),
+    "three bytes": (b"abc", "not a readable safetensors file .3 bytes"),
     "a length of 2^63": (struct.pack("<Q", 2**63) + b"{}", "a header of 9223372036854775808 bytes"),
     "a length beyond the file": (struct.pack("<Q", 1000) + b"{}", "cut short within its header"),
     "not JSON": (safetensors_bytes(b"{nothing"), "header:"),

@@ -110,7 +110,7 @@ def _recipe(path):
             fits.append(name)
     if not fits and not problems:
         return None if isinstance(content, dict) and not _looks_like_recipe(content) else _unknown_recipe(path)
-    names = fits or list(problems)[:1]
+    names = fits or sorted(problems, key=lambda name: problems[name].count("\n"))[:1]
     title = f"recipe of {' or '.join(names)}" + ("" if fits else ", not complete")
     component = Component(
         "recipe",

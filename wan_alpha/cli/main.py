@@ -90,7 +90,9 @@ def main(argv=None):
     """Run one command; returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
     aliases = {spelling: name for names in ALIASES.values() for name, spelling in names.items()}
-    arguments = spell_options(given, [entry[0] for entry in COMMANDS.values()], aliases)
+    # The same word may be a switch of one command and take a value in another.
+    names = given[:1] if given and given[0] in COMMANDS else COMMANDS
+    arguments = spell_options(given, [COMMANDS[name][0] for name in names], aliases)
     options, unknown = build_parser().parse_known_args(arguments)
     recipe_class, module, function = COMMANDS[options.command]
     given = {name.removeprefix("at "): value for name, value in vars(options).items()}

@@ -29,7 +29,7 @@ def read_safetensors_header(reader):
     """
     path, prefix = reader.path, reader.read(8)
     if len(prefix) < 8:
-        raise CheckpointError(f"{path}: {len(prefix)} bytes are no safetensors file; {_AGAIN}")
+        raise CheckpointError(f"{path}: not a readable safetensors file ({len(prefix)} bytes); {_AGAIN}")
     (length,) = struct.unpack("<Q", prefix)
     if length > MAX_HEADER_BYTES:
         raise CheckpointError(f"{path}: not a readable safetensors file (a header of {length} bytes); {_AGAIN}")

@@ -32,6 +32,15 @@ def read_json(path, what):
     return found
 
 
+def index_names(index_path):
+    """The names of files that an index mentions; empty for a file that is no index."""
+    try:
+        weight_map = read_json(index_path, "a weight_map of tensors to shards").get("weight_map")
+    except CheckpointError:
+        return set()
+    return {name for name in weight_map.values() if isinstance(name, str)} if isinstance(weight_map, dict) else set()
+
+
 def indexed_shards(index_path):
     """The files of a model's index, in order, all there and all beside the index.
 

@@ -141,7 +141,7 @@ def _diffusers_config(sizes, num_heads):
 def _model_index(found):
     kinds = [kind for kind in DIFFUSERS_FOLDERS if found.part(kind) is not None]
     family = known_models().get(found.families[0]) if found.families else None
-    is_image = family is not None and "I2V" in family.name
+    is_image = family is not None and "-I2V" in family.name
     index = {"_class_name": "WanImageToVideoPipeline" if is_image else "WanPipeline"}
     if "dit_low_noise" in kinds:
         index["boundary_ratio"] = found.boundary if found.boundary is not None else family and family.boundary

@@ -10,7 +10,7 @@ from wan_alpha.weights.recognise.component import Component, counted
 from wan_alpha.weights.recognise.foreign import foreign_model, image_vae
 from wan_alpha.weights.recognise.toolkit import bare_tensor, cache_item, rgba_vae
 from wan_alpha.weights.recognise.wan_parts import describe_part
-from wan_alpha.weights.shards import INDEX_ENDINGS, check_index, numbered_shards
+from wan_alpha.weights.shards import INDEX_ENDINGS, check_index, index_names, numbered_shards
 
 _MAX_ALPHAS = 2000
 
@@ -26,9 +26,8 @@ def read_headers(path):
         return check_index(path)
     for ending in INDEX_ENDINGS:
         for index in sorted(path.parent.glob(f"*{ending}")):
-            headers = check_index(index)
-            if path in [header.path for header in headers]:
-                return headers
+            if path.name in index_names(index):
+                return check_index(index)
     return [read_header(shard) for shard in numbered_shards(path)]
 
 

@@ -12,7 +12,7 @@ from wan_alpha.weights.recognise.files import read_headers, recognise_headers
 from wan_alpha.weights.recognise.toolkit import toolkit_folder
 from wan_alpha.weights.recognise.wan_parts import expert_of
 from wan_alpha.weights.registry import families_of, known_models
-from wan_alpha.weights.shards import INDEX_ENDINGS, read_json
+from wan_alpha.weights.shards import INDEX_ENDINGS, index_names, read_json
 
 MODEL_INDEX = "model_index.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json")
@@ -96,12 +96,7 @@ def weight_files(folder):
         indices = [name for name in names if name.endswith(INDEX_ENDINGS)]
         for name in indices:
             found.append(here / name)
-            try:
-                taken |= {
-                    here / shard for shard in set(read_json(here / name, "an index").get("weight_map", {}).values())
-                }
-            except (CheckpointError, AttributeError, TypeError):
-                continue
+            taken |= {here / shard for shard in index_names(here / name)}
         for name in names:
             path = here / name
             if path.suffix not in WEIGHT_SUFFIXES or path in taken or name.startswith("."):
