@@ -74,7 +74,8 @@ def comfyui_weights(base, path):
             result[name] = result[name] * (scale / (row_norms(weight) + EPS))
     for name in base:
         layer, _, part = name.rpartition(".")
-        key = f"diffusion_model.{layer}.{ {'weight': 'diff', 'bias': 'diff_b', 'modulation': 'diff_m'}[part] }"
+        kinds = {"weight": f"{layer}.diff", "bias": f"{layer}.diff_b"}
+        key = f"diffusion_model.{kinds.get(part, f'{name}.diff')}"
         if key in tensors:
             result[name] = result[name] + take(key)
     assert used == set(tensors), f"ComfyUI would not load {set(tensors) - used}"

@@ -150,6 +150,23 @@ def test_biases_travel_as_pefts_lora_bias(base, output, tmp_path):
         assert (output("comfyui", back) - expected).abs().max() <= TOLERANCE, dialect
 
 
+def test_differences_stay_with_comfyui(base, velocity, output, tmp_path):
+    """A step-distillation file as LightX2V writes it: norms, biases, and diff_m under the name that ComfyUI asks for."""
+    tensors, _ = read(WRITERS["comfyui"](make_layers(base, "lora", "alpha_is_rank"), tmp_path, "lora"))
+    differences = {"norm3.diff": 48, "norm3.diff_b": 48, "self_attn.q.diff_b": 48, "cross_attn.norm_q.diff": 48}
+    tensors |= {f"diffusion_model.blocks.0.{name}": 0.1 * torch.randn(size) for name, size in differences.items()}
+    tensors["diffusion_model.blocks.1.diff_m"] = 0.1 * torch.randn(1, 6, 48)
+    tensors["diffusion_model.head.diff_m"] = 0.1 * torch.randn(1, 2, 48)
+    path = save(tensors, tmp_path / "distilled.safetensors")
+    dit = make_dit()
+    dit.load_state_dict(merge_adapter(base, path))
+    written = convert(path, tmp_path / "out.safetensors", "comfyui")
+    assert {"diffusion_model.blocks.1.modulation.diff", "diffusion_model.head.modulation.diff"} <= set(read(written)[0])
+    assert (output("comfyui", written) - velocity(dit)).abs().max() <= TOLERANCE
+    again = read_adapter(written)
+    assert again.differences.keys() == read_adapter(path).differences.keys()
+
+
 @pytest.mark.parametrize("rank", [3, 40])
 def test_lokr_goes_between_comfyui_and_peft(rank, base, velocity, output, tmp_path):
     """Rank 3: the second factor is of low rank; 40: it is whole, as PEFT's rule has it."""

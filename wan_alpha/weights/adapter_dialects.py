@@ -29,7 +29,8 @@ from wan_alpha.weights.io import replacing, save_safetensors
 from wan_alpha.weights.peft_lokr import lokr_config
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
-_COMFYUI_DIFFERENCES = {"weight": "diff", "bias": "diff_b", "modulation": "diff_m"}
+# LightX2V's diff_m is no key of ComfyUI's: it asks for a difference of any parameter under the parameter's name.
+_COMFYUI_DIFFERENCES = {"weight": "diff", "bias": "diff_b", "modulation": "modulation.diff"}
 # Said anew, or true of the file that was read alone.
 _NOT_KEPT = {
     "format", "format_version", "kind", "rank", "alpha", "rank_pattern", "alpha_pattern", "targets", "base_sha256",

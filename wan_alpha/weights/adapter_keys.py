@@ -32,9 +32,9 @@ _PARTS = {
     r"\.(?:lora_magnitude_vector(?:\.\w+)?\.weight|lora_magnitude_vector(?:\.\w+)?)": "magnitude",
     r"\.dora_scale": "dora_scale",
     r"\.alpha": "alpha",
+    r"\.(?:diff_m|modulation\.diff)": "modulation",
     r"\.diff": "weight",
     r"\.diff_b": "bias",
-    r"\.diff_m": "modulation",
     **{rf"\.{factor}(?:\.\w+)?": factor for factor in KRONECKER},
 }
 _NOT_READ = {
