@@ -26,7 +26,8 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # The perceptual network's weights are a weight file like any other, and weight files are read in one room only.
-NEIGHBOURS_THAT_MAY = {("losses", "weights")}
+# A preview of stage 2 is a clip that is sampled as any other.
+NEIGHBOURS_THAT_MAY = {("losses", "weights"), ("stages", "inference")}
 
 # Whoever needs one of these asks the rooms that have it.
 ONLY_IN = {

@@ -231,7 +231,7 @@ def test_the_log_is_flushed_before_the_checkpoint_counts_its_lines(tmp_path, mon
     original = durable.flush
 
     def record(path):
-        flushed.append((Path(path).name, [path.name for path in (tmp_path / "c").iterdir()]))
+        flushed.append((Path(path).name, [path.name for path in (tmp_path / "c").glob("step_*")]))
         original(path)
 
     monkeypatch.setattr(checkpoint_folder, "flush", record)

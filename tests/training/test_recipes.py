@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from write_options import BLOCK, FROZEN, GUIDE, frozen_lines, guide_text, meaning
 
 from wan_alpha.cli.main import COMMANDS
 from wan_alpha.errors import ConfigError
 from wan_alpha.training import recipes
-from wan_alpha.training.config import Command, Recipe, dotted_fields, list_presets, load_recipe
+from wan_alpha.training.config import Command, PlannedRecipe, Recipe, dotted_fields, list_presets, load_recipe
 from wan_alpha.training.recipes import (
     CacheRecipe,
     ConvertRecipe,
@@ -227,16 +228,34 @@ def test_all_recipe_classes_are_looked_at_here():
     defined = {
         cls
         for cls in vars(recipes).values()
-        if isinstance(cls, type) and issubclass(cls, Command) and cls not in (Command, Recipe)
+        if isinstance(cls, type) and issubclass(cls, Command) and cls not in (Command, Recipe, PlannedRecipe)
     }
     assert defined == set(RECIPE_CLASSES)
 
 
 def test_options_are_those_of_the_frozen_list():
-    """A renamed or dropped option breaks people's recipes: change ``recipe_options.txt`` only on purpose."""
-    lines = [f"{cls.__name__} {name} = {field.default}" for cls in RECIPE_CLASSES for name, field in dotted_fields(cls)]
-    frozen = Path(__file__).with_name("recipe_options.txt").read_text(encoding="utf-8").splitlines()
-    assert [line.replace("PydanticUndefined", "(required)") for line in lines] == frozen
+    """A renamed or dropped option breaks people's recipes: run ``write_options.py`` only on purpose."""
+    assert list(frozen_lines()) == FROZEN.read_text(encoding="utf-8").splitlines()
+
+
+def test_the_guides_tables_are_made_of_the_recipes():
+    text = GUIDE.read_text(encoding="utf-8")
+    assert guide_text(text) == text, "run tests/training/write_options.py"
+    for command, (recipe_class, _, _) in COMMANDS.items():
+        rows = "".join(found[3] for found in BLOCK.finditer(text) if shows(found[2], command))
+        missing = [name for name, _ in dotted_fields(recipe_class) if f"| `{name}` |" not in rows]
+        assert not missing, (command, missing)
+
+
+def shows(wanted, command):
+    """Whether a table of the guide is one of a command's; that of training is of both stages."""
+    return wanted.split()[0] == command or (wanted == "train-dit training" and command == "train-vae")
+
+
+def test_an_option_of_few_values_names_them():
+    assert meaning(dict(dotted_fields(TrainVAERecipe))["data.frame_sampling"]).endswith(
+        "(head, random, uniform, keyframe)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Trains the toy; started by torchrun or alone. Arguments: output folder, batch size and accumulation."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -44,4 +45,7 @@ def train(folder, length, batch_size, accumulation=1):
 
 if __name__ == "__main__":
     for length in (*LENGTHS, GROUPED):
+        if length == LENGTHS[1]:
+            # As under a configuration with FSDP2: what does not say how to be sharded is replicated all the same.
+            os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
         train(Path(sys.argv[1]) / str(length), length, int(sys.argv[2]), int(sys.argv[3]))

@@ -44,17 +44,7 @@ def vgg16_relu2_2(weights: str | Path | None = None) -> nn.Sequential:
         CheckpointError: the file holds no VGG16.
     """
     path = find_backbone_weights("vgg16", weights, "vgg16")
-    network = nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(64, 64, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(2),
-        nn.Conv2d(64, 128, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(128, 128, 3, padding=1),
-        nn.ReLU(inplace=True),
-    )
+    network = vgg16_layers()
     found = {key.removeprefix("features."): tensor for key, tensor in read_backbone_weights(path).items()}
     expected = network.state_dict()
     wrong = [key for key, own in expected.items() if key not in found or found[key].shape != own.shape]
@@ -67,16 +57,34 @@ def vgg16_relu2_2(weights: str | Path | None = None) -> nn.Sequential:
     return network.requires_grad_(False).eval()
 
 
+def vgg16_layers() -> nn.Sequential:
+    """The layers of :func:`vgg16_relu2_2`, trainable, with PyTorch's random start."""
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(128, 128, 3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+
+
 class VGGPerceptualLoss(nn.Module):
     """`perceptual_loss` on VGG16 relu2_2, for clips in [-1, 1].
+
+    Args:
+        weights: as `vgg16_relu2_2`; features: a network in place of that file's.
 
     Raises:
         ConfigError, CheckpointError: as `vgg16_relu2_2`.
     """
 
-    def __init__(self, weights: str | Path | None = None):
+    def __init__(self, weights: str | Path | None = None, features: nn.Module | None = None):
         super().__init__()
-        self.features = vgg16_relu2_2(weights)
+        self.features = vgg16_relu2_2(weights) if features is None else features
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """pred, target: (B, 3, T, H, W), [-1, 1] -> scalar."""

@@ -161,3 +161,14 @@ def load_base_vae(path):
     part = find_part_in(paths, "vae")
     _, vae = empty_vae(_shapes(part), paths[0])
     return fill_module(vae, paths, part, "cpu", torch.float32)
+
+
+def shape_base_vae(path):
+    """A VAE of the sizes in a file or folder, on the meta device, in float32; no weight is read.
+
+    Raises:
+        CheckpointError: no such VAE.
+    """
+    paths = part_files(path, "vae")
+    _, vae = empty_vae(_shapes(find_part_in(paths, "vae")), paths[0])
+    return vae.eval().requires_grad_(False)

@@ -73,12 +73,25 @@ def load_dit(paths, device="cpu", dtype=torch.float32, callback=None):
         CheckpointError: no Wan DiT, or tensors missing, left over or of another shape.
     """
     part = find_part_in(paths, "dit")
+    return fill_module(_shaped_dit(part, paths), paths, part, device, dtype, callback)
+
+
+def shape_dit(paths):
+    """A ``WanModel`` of the sizes in files' headers, on the meta device, in float32; no weight is read.
+
+    Raises:
+        CheckpointError: no Wan DiT.
+    """
+    return _shaped_dit(find_part_in(paths, "dit"), paths)
+
+
+def _shaped_dit(part, paths):
     sizes = infer_dit_sizes(_shapes(part), paths)
     with torch.device("meta"):
         dit = WanModel(**sizes, **_pipeline_flags(sizes))
     # The rotary table is no parameter or buffer: made on the meta device, it would stay there.
     dit.freqs = precompute_freqs_cis_3d(sizes["dim"] // sizes["num_heads"])
-    return fill_module(dit, paths, part, device, dtype, callback)
+    return dit
 
 
 def load_text_encoder(paths, device="cpu", dtype=torch.float32, callback=None):

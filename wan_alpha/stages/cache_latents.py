@@ -28,6 +28,7 @@ from wan_alpha.data.manifest import Row
 from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import CheckpointError, DataError, NonFiniteError
 from wan_alpha.stages.clips import plan_recipe_clips
+from wan_alpha.stages.dry_run import foresee_cache
 from wan_alpha.training.device import autocast
 from wan_alpha.training.meeting import Meeting
 from wan_alpha.training.progress import StepProgress
@@ -80,7 +81,7 @@ def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
         rank, world_size: this process's share; None takes them from the environment.
 
     Returns:
-        a :class:`CacheReport`.
+        a :class:`CacheReport` (None of a dry run).
 
     Raises:
         DataError: a clip cannot be read (its row and file are named); nothing takes its place.
@@ -88,6 +89,8 @@ def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
         NonFiniteError: an encoder gave NaN or infinity.
         WanAlphaError: another process failed; its message is repeated.
     """
+    if recipe.dry_run:
+        return foresee_cache(recipe)
     if rank is None or world_size is None:
         rank, world_size = process_shard()
     with Meeting(Path(recipe.output_dir) / MEETING_FOLDER, rank, world_size) as meeting:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from wan_alpha.alpha.composite import BACKGROUND_COLORS, hard_render
-from wan_alpha.alpha.ranges import model_to_unit
+from wan_alpha.alpha.ranges import model_to_unit, rgba_frames
 from wan_alpha.data.dataset import RGBAVideoDataset, collate
 from wan_alpha.data.manifest import read_manifest
 from wan_alpha.data.operators import LoadRGBAVideoPair
@@ -15,6 +15,7 @@ from wan_alpha.losses.reconstruction import TEMPORAL_TERMS, TERMS, RGBAReconstru
 from wan_alpha.metrics.reconstruction import ReconstructionMeter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.stages.clips import plan_recipe_clips
+from wan_alpha.stages.dry_run import foresee_vae
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
 
@@ -22,6 +23,7 @@ WEIGHTS_FILE = "rgba_vae.safetensors"
 RELEASED_FILE = "rgba_vae_released.bin"
 DECODERS_FILE = "decoder.bin"
 DEFAULT_INIT = "from_vae"
+NUM_PREVIEWS = 2
 
 
 class ReconstructionModule(nn.Module):
@@ -142,6 +144,17 @@ def reconstruction_figures(vae, clips, hard_threshold=0.0):
     return totals
 
 
+def reconstructed_clips(vae, clips, hard_threshold=0.0):
+    """What a VAE makes of clips: name -> straight RGBA frames, (T, H, W, 4) uint8; arguments as above."""
+    device, shown = vae.latent_mean.device, {}
+    for index, (rgb, alpha) in enumerate(clips):
+        rgb, alpha = rgb.to(device), alpha.to(device)
+        pred_rgb, pred_alpha = vae.decode(vae.encode(
+            hard_render(rgb, alpha, BACKGROUND_COLORS[index % 8], hard_threshold), alpha))  # fmt: skip
+        shown[f"clip_{index}"] = rgba_frames(pred_rgb.float(), pred_alpha.float())
+    return shown
+
+
 def export_weights(vae, folder, recipe=None):
     """Write a trained VAE in this project's naming and in the released ones (whole, and the decoders alone).
 
@@ -161,15 +174,23 @@ def train_vae(recipe):
         recipe: a TrainVAERecipe.
 
     Returns:
-        The loop's TrainingResult; ``output_dir`` holds rgba_vae.safetensors, rgba_vae_released.bin and decoder.bin, and
+        The loop's TrainingResult (None of a dry run);
+        ``output_dir`` holds rgba_vae.safetensors, rgba_vae_released.bin and decoder.bin, and
         each checkpoint in it the first of them.
 
     Raises:
         ConfigError, DataError, CheckpointError, NonFiniteError: what is wrong with recipe, clips, weights or numbers.
     """
     check_optimizer(recipe.training)
+    if recipe.dry_run:
+        return foresee_vae(recipe)
     clips = training_clips(recipe.data, recipe.seed)
     held_out = held_out_clips(recipe.data) if recipe.data.validation_metadata is not None else []
+    # The first held-out clips; without any, the first of those that are trained on.
+    shown = held_out[:NUM_PREVIEWS]
+    if recipe.training.preview_every is not None and not shown:
+        shown = held_out_clips(recipe.data.model_copy(update={
+            "validation_metadata": recipe.data.manifest, "validation_clips": NUM_PREVIEWS}))  # fmt: skip
     module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
 
     metadata = module.vae.metadata(recipe.as_dict())
@@ -185,6 +206,7 @@ def train_vae(recipe):
         recipe.seed,
         collate=collate,
         validate=validate if held_out else None,
+        preview=lambda module: reconstructed_clips(module.vae, shown, recipe.loss.hard_threshold),
         export=lambda module, folder: export_weights(module.vae, folder, recipe.as_dict()),
         checkpoint_export=lambda module: {WEIGHTS_FILE: (module.vae.trained_state(), metadata)},
         recipe=recipe,

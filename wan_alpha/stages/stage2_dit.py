@@ -1,7 +1,6 @@
 """Stage 2: teach the diffusion model to make RGBA latents, by an adapter or in full, from a latent cache."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,11 +12,13 @@ from wan_alpha.data.digests import Digests
 from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
-from wan_alpha.models.adapters import adapter_state_dict, add_adapter
+from wan_alpha.inference.sampler import sample_latents
+from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.wan import choose_device, choose_dtype, predict_velocity
+from wan_alpha.stages.dit_exports import describe_weights, export_trained, run_cards, trained_files, weights_sha256
+from wan_alpha.stages.dry_run import foresee_dit
 from wan_alpha.stages.experts import (
     BOTH,
-    file_of_expert,
     load_trained_dits,
     predict_by_experts,
     trained_experts,
@@ -30,14 +31,11 @@ from wan_alpha.stages.flow_objective import (
     velocity_loss,
 )
 from wan_alpha.stages.placeholders import CaptionEncoder, check_captions_name
+from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
-from wan_alpha.training.run_folder import run_start
-from wan_alpha.weights.adapter_card import AdapterCard, architecture_of, own_metadata
-from wan_alpha.weights.adapters import adapter_metadata
-from wan_alpha.weights.io import save_safetensors, tensors_sha256
 
 ADAPTER_FILE = "adapter.safetensors"
 NUM_VALIDATION_TIMESTEPS = 4
@@ -114,21 +112,41 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
                 magnitudes[f"{stem}.lora_magnitude_vector.default.weight"] = value
         return {**super().mapping_lora_state_dict(state_dict), **magnitudes}
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:
+    sharded_methods = ("sample",)
+
+    @torch.no_grad()
+    def sample(self, context: Tensor, shape: tuple[int, ...], num_steps: int, seed: int) -> Tensor:
+        """Latents of ``shape`` that the DiT makes from a text context (B, L, text_dim), without guidance."""
+        return sample_latents(
+            self.pipe.dit, context, shape, num_steps=num_steps, shift=self.objective.shift, seed=seed,
+            dit_low_noise=self.pipe.dit2, boundary=self.pipe.boundary,
+        )  # fmt: skip
+
+    def shard_units(self):
+        """What is gathered as one where the weights are in shards over the processes: each block of the DiT."""
+        if self.captions is not None:
+            raise ConfigError("textual_inversion: the text encoder is not sharded; train without FSDP2 (DDP, one GPU)")
+        if self.expert == BOTH:
+            raise ConfigError(
+                "model.expert = both: processes whose samples need different experts would wait for each other's shards; "
+                "with FSDP2 train one expert a run"
+            )
+        return list(self.pipe.dit.blocks)
+
+    def forward(self, batch: dict, draw: Draw | None = None) -> dict[str, Tensor]:
         """The loss of one batch; its noise, timesteps and dropped captions follow from each sample's seed.
 
         Args:
             batch: ``latents`` (B, C, t, h, w), ``context`` (B, L, text_dim), ``ellipse`` (B, t, h, w), ``prompt``, a
                 list of B captions, and ``sample_seed`` (B,) int64, as LatentCacheDataset and collate give them.
+            draw: of noise, timesteps and dropped captions, in place of what the seeds give.
 
         Returns:
             {"total", "velocity_mse"}: see :func:`velocity_loss`.
         """
-        ids = self.timestep_ids(batch["latents"].shape)
-        return self.flow_loss(batch, draw_batch(batch["latents"], batch["sample_seed"], self.objective, ids))
-
-    def flow_loss(self, batch: dict, draw: Draw) -> dict[str, Tensor]:
-        """The loss of one batch at a given draw of noise, timesteps and dropped captions."""
+        if draw is None:
+            ids = self.timestep_ids(batch["latents"].shape)
+            draw = draw_batch(batch["latents"], batch["sample_seed"], self.objective, ids)
         context = batch["context"] if self.captions is None else self.captions(batch["prompt"])
         if self.empty_context is not None:
             context = torch.where(draw.drops_caption.view(-1, 1, 1), self.empty_context.to(context), context)
@@ -175,7 +193,7 @@ def validation_loss(module, dataset) -> dict[str, float]:
             generator = seeded_generator("validation", index, timestep_id)
             noise = torch.randn(batch["latents"].shape, generator=generator).to(device)
             draw = Draw(torch.tensor([timestep_id]), noise, torch.zeros(1, dtype=torch.bool, device=device))
-            terms = module.flow_loss(batch, draw)
+            terms = module(batch, draw)
             totals["loss"] += float(terms["total"])
             totals["velocity_mse"] += float(terms["velocity_mse"])
     return {name: value / (num_clips * NUM_VALIDATION_TIMESTEPS) for name, value in totals.items()}
@@ -194,7 +212,8 @@ def train_dit(recipe):
         recipe: a TrainDiTRecipe.
 
     Returns:
-        the loop's TrainingResult. ``<output_dir>/adapter.safetensors`` (``dit.safetensors`` for the kind "full") holds
+        the loop's TrainingResult (None of a dry run).
+        ``<output_dir>/adapter.safetensors`` (``dit.safetensors`` for the kind "full") holds
         the result, and each checkpoint's folder an adapter of its step.
 
     Raises:
@@ -203,6 +222,8 @@ def train_dit(recipe):
         ConfigError: a model of two experts without the choice of what is trained, or what the loop refuses.
     """
     check_optimizer(recipe.training)
+    if recipe.dry_run:
+        return foresee_dit(recipe)
     cache = open_fresh_cache(recipe.cache)
     validation = None
     if recipe.validation_cache is not None:
@@ -219,13 +240,20 @@ def train_dit(recipe):
             recipe.model.wan, recipe.textual_inversion, choose_dtype(device, recipe.training.precision)
         )
     base_sha256 = {expert: weights_sha256(dit) for expert, dit in trained_experts(pipe, recipe.model.expert)}
-    resolution = clip_resolution(cache)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a new adapter's A is drawn from the global generator
         module = WanAlphaTrainingModule(
             pipe, recipe.adapter, recipe.objective, recipe.training.gradient_checkpointing,
             cache.empty_context() if recipe.objective.caption_dropout else None, captions, recipe.model.expert,
         )  # fmt: skip
+    previews = None
+    if recipe.training.preview_every is not None and recipe.model.expert not in (None, BOTH):
+        raise ConfigError(
+            f"training.preview_every: sampling needs both experts, and the {recipe.model.expert} one alone is loaded; "
+            "leave previews out, or train both"
+        )
+    if recipe.training.preview_every is not None:
+        previews = SampledPreviews(recipe.preview, cache if validation is None else validation.cache, recipe.seed)
     return run_training(
         module,
         LatentCacheDataset(cache, recipe.seed, recipe.repeat),
@@ -234,81 +262,12 @@ def train_dit(recipe):
         recipe.seed,
         collate=collate,
         validate=None if validation is None else lambda module: validation_loss(module, validation),
-        export=lambda module, folder: export_trained(module, folder, training_cards(recipe, base_sha256, resolution)),
-        checkpoint_export=lambda module: trained_files(module, training_cards(recipe, base_sha256, resolution)),
+        preview=previews,
+        export=lambda module, folder: export_trained(module, folder, run_cards(recipe, base_sha256, cache)),
+        checkpoint_export=lambda module: trained_files(module, run_cards(recipe, base_sha256, cache)),
+        weights_metadata=describe_weights(module, base_sha256),
         recipe=recipe,
     )
-
-
-def training_cards(recipe, base_sha256, resolution) -> dict:
-    """What a run's results say of where they are from: the same at every checkpoint and in a continued run.
-
-    Args:
-        recipe: a TrainDiTRecipe; base_sha256: expert -> hash of its weights; resolution: of the clips.
-
-    Returns:
-        expert -> AdapterCard.
-    """
-    card = AdapterCard(
-        title=recipe.title or Path(recipe.output_dir).resolve().name,
-        date=run_start(recipe.output_dir),
-        resolution=resolution,
-        recipe=recipe.as_dict(),
-        trigger_words=recipe.trigger_words,
-    )
-    return {expert: replace(card, base_sha256=sha256) for expert, sha256 in base_sha256.items()}
-
-
-def clip_resolution(cache) -> str | None:
-    """Pixels of a cache's clips, width x height, as ModelSpec writes it; None where they are not all of one size."""
-    size = [cache.index.preprocessing.get(name) for name in ("width", "height")]
-    return "x".join(map(str, size)) if all(isinstance(side, int) for side in size) else None
-
-
-def export_trained(module, folder, cards) -> list[Path]:
-    """Write what was trained: an adapter in the released naming or the whole DiT in Wan's, and a placeholder's vectors.
-
-    Returns:
-        the files.
-    """
-    files = []
-    for expert, dit in module.experts() if module.adapter.kind == "full" else ():
-        path, tensors = Path(folder) / file_of_expert("dit.safetensors", expert), dit.state_dict()
-        own = replace(cards[expert], architecture=architecture_of(dit.dim))
-        metadata = {"format": "wan_alpha.dit", "format_version": "1", "expert": expert}
-        # The one size that shapes do not tell: a file without Wan's config.json beside it can then be loaded.
-        metadata["num_heads"] = str(dit.blocks[0].self_attn.num_heads)
-        save_safetensors(tensors, path, metadata | own_metadata(own, tensors, "full"))
-        files.append(path)
-    for name, (tensors, metadata) in trained_files(module, cards).items():
-        save_safetensors(tensors, Path(folder) / name, metadata)
-        files.append(Path(folder) / name)
-    return files
-
-
-def trained_files(module, cards) -> dict:
-    """Adapter and placeholder: file name -> (tensors, metadata). The whole DiT is not among them: a checkpoint holds it
-    once already."""
-    placeholder = {} if module.captions is None else module.captions.files(next(iter(cards.values())).recipe)
-    return adapter_files(module, cards) | placeholder
-
-
-def adapter_files(module, cards) -> dict:
-    """Each expert's adapter in the released naming: file name -> (tensors, metadata); {} where there is none."""
-    adapter, files = module.adapter, {}
-    for expert, dit in module.experts() if adapter.kind in ("dora", "lora") else ():
-        tensors = adapter_state_dict(dit)
-        metadata = adapter_metadata(
-            tensors, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets,
-            card=cards[expert],
-        )  # fmt: skip
-        files[file_of_expert(ADAPTER_FILE, expert)] = (tensors, metadata | {"expert": expert})
-    return files
-
-
-def weights_sha256(dit) -> str:
-    """Hash of weights rounded to bfloat16: the same for a float32 file and its bfloat16 copy."""
-    return tensors_sha256({name: value.to(torch.bfloat16) for name, value in dit.state_dict().items()})
 
 
 def open_fresh_cache(folder) -> LatentCache:

@@ -3,7 +3,7 @@
 checkpoints/
 ├── .step_00000500.partial/     being written; left by a dead process, and removed by the next
 ├── step_00000500/              renamed when its files are on the disk ...
-│   ├── model.safetensors, optimizer.safetensors, ..., state.json
+│   ├── model.safetensors, optimizer.safetensors, ..., state.json       (in shards: training/sharded_files.py)
 │   └── complete.json           ... and whole only with this, the last: every file's size and SHA-256
 └── step_00000400.damaged/      what was found not to be what it was written as
 """
@@ -79,7 +79,37 @@ def list_checkpoints(folder):
     return sorted(found, key=step_of)
 
 
-def write_checkpoint(folder, step, contents, state, keep, *, flush_before=(), is_cancelled=lambda: False):
+def partial_folder(folder, step):
+    """Where a checkpoint's files are written until it is whole."""
+    return Path(folder) / f".{checkpoint_name(step)}.partial"
+
+
+def open_partial(folder, step, needed):
+    """Make the folder that a checkpoint is written in, after cleaning up what dead processes left.
+
+    Args:
+        needed: bytes of the checkpoint.
+
+    Returns:
+        whether there is one to write: a whole one of the same run and step has the same content.
+
+    Raises:
+        CheckpointError: no room.
+        OSError: the disk's own complaint.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    if (folder / checkpoint_name(step)).is_dir():
+        return False
+    check_space(folder, needed)
+    os.mkdir(partial_folder(folder, step))
+    return True
+
+
+def write_checkpoint(
+    folder, step, contents, state, keep, *, flush_before=(), is_cancelled=lambda: False, wait_for_shares=None
+):
     """Commit one checkpoint, verify it, and only then delete those that are not kept.
 
     Args:
@@ -88,6 +118,8 @@ def write_checkpoint(folder, step, contents, state, keep, *, flush_before=(), is
         state: dict of JSON values; keep: a :class:`Keep`.
         flush_before: files to flush before the commit: a log whose lines the checkpoint counts as written.
         is_cancelled: asked now and then; True gives the save up.
+        wait_for_shares: () -> file name -> {"bytes", "sha256"} of what other processes write into the folder that
+            :func:`open_partial` has made for all of them; None where there are no others.
 
     Returns:
         the checkpoint's folder.
@@ -101,16 +133,15 @@ def write_checkpoint(folder, step, contents, state, keep, *, flush_before=(), is
     text = json.dumps({"format_version": FORMAT_VERSION, "step": step, **state}, indent=2, allow_nan=False) + "\n"
     contents = {**contents, STATE_FILE: (len(text.encode()), [text.encode()])}
     needed = sum(num_bytes for num_bytes, _ in contents.values())
-    final = folder / checkpoint_name(step)
-    partial = folder / f".{final.name}.partial"
+    final, partial = folder / checkpoint_name(step), partial_folder(folder, step)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        if not final.is_dir():  # else it is whole, and of the same run: the same step has the same content
-            check_space(folder, needed)
+        if wait_for_shares is not None or open_partial(folder, step, needed):
             for path in flush_before:
                 flush(path)
-            _commit(folder, final, partial, contents, is_cancelled)
+            files = write_files(partial, contents, is_cancelled)
+            if wait_for_shares is not None:
+                files |= wait_for_shares()
+            _commit(folder, final, partial, files)
         problem = find_problem(final)
     except OSError as error:
         if is_no_space(error):
@@ -129,10 +160,17 @@ def write_checkpoint(folder, step, contents, state, keep, *, flush_before=(), is
     return final
 
 
-def _commit(folder, final, partial, contents, is_cancelled):
-    os.mkdir(partial)
-    files = {name: write_file(partial / name, chunks, is_cancelled) for name, (_, chunks) in contents.items()}
-    flush(partial)
+def write_files(partial, contents, is_cancelled):
+    """Write files, and the folders that their names have; file name -> {"bytes", "sha256"}."""
+    for name in contents:
+        if "/" in name:
+            (partial / name).parent.mkdir(exist_ok=True)
+    return {name: write_file(partial / name, chunks, is_cancelled) for name, (_, chunks) in contents.items()}
+
+
+def _commit(folder, final, partial, files):
+    for below in sorted({Path(name).parent for name in files}, reverse=True):
+        flush(partial / below)
     os.rename(partial, final)
     flush(folder)
     # Where a rename is not atomic (some network and object stores), the marker still is the last thing to appear.

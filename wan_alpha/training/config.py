@@ -145,6 +145,14 @@ class TrainingSettings(Section):
     validate_every: int | None = Field(
         None, ge=1, description="optimizer steps between validations; none = before and after training"
     )
+    preview_every: int | None = Field(
+        None, ge=1, description="optimizer steps between previews, which are the same clips each time; none = none"
+    )
+    trackers: tuple[str, ...] | None = Field(
+        None,
+        description="where figures and previews go besides the run's folder, e.g. tensorboard,wandb; none = "
+        "tensorboard if it is installed, '' = nowhere",
+    )
     log_every: int = Field(1, ge=1, description="optimizer steps between lines of metrics.jsonl")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
     device: Device = Field("auto", description="where to train")
@@ -207,6 +215,14 @@ class Recipe(Command):
 
     output_dir: Path = Field(description="folder of everything the run writes")
     seed: int = Field(0, ge=0, description="seed of all randomness")
+
+
+class PlannedRecipe(Recipe):
+    """Base of the recipes of runs that can say beforehand what they will take."""
+
+    dry_run: bool = Field(
+        False, exclude=True, description="print the recipe, data, steps, memory and disk space, and write nothing"
+    )
 
 
 def section_class(field):

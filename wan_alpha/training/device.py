@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from wan_alpha.errors import ConfigError
+from wan_alpha.training.sharding import plain_accelerate
 
 _PLAIN_DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
@@ -16,7 +17,8 @@ def make_accelerator(settings):
         raise ConfigError(
             f"training.device = {settings.device!r}: this machine or this PyTorch build has none; try 'auto'"
         )
-    accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no")
+    with plain_accelerate():
+        accelerator = Accelerator(cpu=settings.device == "cpu", mixed_precision="no")
     if settings.device not in ("auto", accelerator.device.type):
         # One process computes on one kind of device: accelerate keeps its first choice.
         raise ConfigError(
@@ -24,8 +26,8 @@ def make_accelerator(settings):
         )
     if accelerator.distributed_type not in _PLAIN_DATA_PARALLEL:
         raise ConfigError(
-            f"accelerate is set to {accelerator.distributed_type}: this loop runs on one device or with plain data "
-            "parallelism (accelerate launch --multi_gpu)"
+            f"accelerate is set to {accelerator.distributed_type}: this loop runs on one device, with plain data "
+            "parallelism (accelerate launch --multi_gpu) or with FSDP version 2"
         )
     return accelerator
 

@@ -1,8 +1,10 @@
-"""The exponential moving average of the trained weights."""
+"""The exponential moving average of the trained weights; of sharded ones, each process averages its part."""
 
 import contextlib
 
 import torch
+
+from wan_alpha.training.sharding import local
 
 
 def decay_at(num_updates, decay):
@@ -28,14 +30,14 @@ class WeightAverage:
         self._averages = {name: self._copied(parameter) for name, parameter in parameters.items()}
 
     def _copied(self, parameter):
-        return parameter.detach().to(self._device or parameter.device, torch.float32, copy=True)
+        return local(parameter.detach()).to(self._device or parameter.device, torch.float32, copy=True)
 
     @torch.no_grad()
     def update(self, num_updates):
         """Take the weights in, after an update that ``num_updates`` went before."""
         share = 1 - decay_at(num_updates, self.decay)
         averages = list(self._averages.values())
-        weights = [parameter.detach().to(average) for parameter, average in zip(
+        weights = [local(parameter.detach()).to(average) for parameter, average in zip(
             self.parameters.values(), averages, strict=True)]  # fmt: skip
         torch._foreach_lerp_(averages, weights, share)
 
@@ -52,10 +54,10 @@ class WeightAverage:
     @torch.no_grad()
     def _fill(self, tensors):
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[name])
+            local(parameter.detach()).copy_(tensors[name])
 
     def tensors(self):
-        """Name -> average."""
+        """Name -> average; of a sharded parameter, this process's part."""
         return dict(self._averages)
 
     def load(self, tensors):

@@ -12,19 +12,27 @@ import torch
 
 from wan_alpha.errors import CheckpointError, ConfigError, RunStopped
 from wan_alpha.training.agreement import on_main
-from wan_alpha.training.checkpoints import checkpoint_tensors, load_checkpoint, trained_parameters
+from wan_alpha.training.checkpoints import (
+    checkpoint_tensors,
+    load_checkpoint,
+    sharded_checkpoint_tensors,
+    trained_parameters,
+)
 from wan_alpha.training.device import make_accelerator
 from wan_alpha.training.ema import WeightAverage
-from wan_alpha.training.environment import write_environment
+from wan_alpha.training.environment import describe_accelerator, write_environment
 from wan_alpha.training.guards import count_update, loss_spike
 from wan_alpha.training.loading import load_batches
 from wan_alpha.training.optimizers import OwnAverage, check_optimizer, has_own_average, make_optimizer
 from wan_alpha.training.order import SampleOrder, count_samples, micro_batches
+from wan_alpha.training.previews import Previews
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
     MetricsLog,
     check_same_dataset,
+    check_same_step_size,
     describe_dataset,
+    flatten,
     read_metrics,
     validation_history,
     write_recipe,
@@ -32,9 +40,13 @@ from wan_alpha.training.run_folder import (
 from wan_alpha.training.run_lock import run_lock
 from wan_alpha.training.saving import CHECKPOINTS_FOLDER, Saver, find_checkpoint
 from wan_alpha.training.schedule import learning_rate
+from wan_alpha.training.sharded_saving import ShardedSaver
+from wan_alpha.training.sharding import check_can_be_sharded, gathered_on_main, mesh_sizes, shard
 from wan_alpha.training.signals import StopSignals
 from wan_alpha.training.state import RunState
 from wan_alpha.training.step import StepRunner
+from wan_alpha.training.timing import StepClock, Timings, memory_in_use
+from wan_alpha.training.trackers import Trackers, choose_trackers
 from wan_alpha.training.validation import Validation, averaged_for, note_best
 
 
@@ -70,6 +82,8 @@ def run_training(
     validate=None,
     export=None,
     checkpoint_export=None,
+    weights_metadata=None,
+    preview=None,
     recipe=None,
     description="training",
 ):
@@ -90,6 +104,10 @@ def run_training(
             of them writes them again.
         checkpoint_export: (module) -> file name -> (tensors, metadata): safetensors files that each checkpoint's folder
             gets besides its own, for others to read.
+        weights_metadata: what a file of the trained weights alone must say, in each checkpoint's own; "names_below" is
+            the beginning of their names that others leave out.
+        preview: (module) -> name -> (T, H, W, 4) uint8 straight RGBA clip, called without gradients each
+            ``preview_every`` steps; training's random numbers are the same with it and without.
         recipe: Recipe that the run was made from; one that would change what is computed is refused on resume.
         description: what the progress bar says.
 
@@ -103,7 +121,7 @@ def run_training(
         NonFiniteError: ``max_skipped_updates`` updates in a row had a loss or gradient that was not finite.
         RunStopped: SIGTERM, SIGINT or SIGUSR1 came; the run is saved at the step that it then finished.
     """
-    hooks = _Hooks(validate, export, checkpoint_export)
+    hooks = _Hooks(validate, export, checkpoint_export, weights_metadata, preview)
     return _Run(module, dataset, settings, Path(output_dir), seed, collate, hooks, recipe, description).execute()
 
 
@@ -112,6 +130,8 @@ class _Hooks:
     validate: object
     export: object
     checkpoint_export: object
+    weights_metadata: object
+    preview: object
 
 
 @dataclass
@@ -130,21 +150,29 @@ class _Run:
     def execute(self):
         if len(self.dataset) == 0:
             raise ConfigError("the dataset is empty: there is nothing to train on")
+        if self.settings.preview_every is not None and self.hooks.preview is None:
+            raise ConfigError("training.preview_every: nothing was given to make previews of; leave it out")
         if self.settings.keep_best is not None and self.hooks.validate is None:
             raise ConfigError("training.keep_best needs held-out clips to validate on; give them, or leave it out")
         check_optimizer(self.settings)
+        trackers = choose_trackers(self.settings.trackers)
         self.accelerator = make_accelerator(self.settings)
         self.is_main = self.accelerator.is_main_process
+        self.mesh_sizes = mesh_sizes(self.accelerator.num_processes)
+        # What does not say how to be sharded is replicated: the VAE of stage 1.
+        self.in_shards = self.mesh_sizes is not None and hasattr(self.module, "shard_units")
+        if self.in_shards:
+            check_can_be_sharded(self.settings)
         self.order = SampleOrder(self.dataset, self.seed)
         self.step_size = self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
         with ExitStack() as stack:
             on_main(self.accelerator, self._enter_folder, stack)
-            return self._execute(stack)
+            return self._execute(stack, trackers)
 
     def _enter_folder(self, stack):
         stack.enter_context(run_lock(self.output_dir))
 
-    def _execute(self, stack):
+    def _execute(self, stack, trackers):
         found = on_main(self.accelerator, find_checkpoint, self.output_dir, self.recipe)
         self._prepare(found)
         self.total_steps = self._total_steps()
@@ -158,13 +186,16 @@ class _Run:
             self.hooks.validate, self.module, self.shown_average, self.accelerator, self.settings, self.progress
         )
         saved_step = resumed_from if found.checkpoint is not None else None
-        folder = self.output_dir / CHECKPOINTS_FOLDER
-        self.saver = stack.enter_context(Saver(folder, self.settings, self.signals, saved_step))
+        saver = (ShardedSaver if self.in_shards else Saver)(
+            self.output_dir / CHECKPOINTS_FOLDER, self.settings, self.accelerator, self.signals, saved_step
+        )
+        self.saver = stack.enter_context(saver)
         if finished:
             self._finish()
         else:
+            self._watch(stack, trackers)
             self._train(resumed_from)
-        on_main(self.accelerator, self.saver.wait)
+        self.saver.wait()
         if self.signals.received is not None:  # during the end; whoever called this shall stop too
             raise self._stopped()
         rows = read_metrics(self.output_dir)
@@ -178,13 +209,16 @@ class _Run:
         )
 
     def _prepare(self, found):
-        self.parameters = trained_parameters(self.module)
-        if not self.parameters:
+        if not trained_parameters(self.module):
             raise ConfigError("nothing to train: no parameter of the model is trainable with these settings")
-        for parameter in self.parameters.values():
+        for parameter in trained_parameters(self.module).values():
             # In bfloat16 an update of 1e-5 on a weight of 0.05 rounds to nothing.
             parameter.data = parameter.data.float()
-        model = self.accelerator.prepare_model(self.module)
+        if self.in_shards:
+            model = shard(self.module, self.accelerator.device, self.mesh_sizes)
+        else:
+            model = self.accelerator.prepare_model(self.module)
+        self.parameters = trained_parameters(self.module)
         self.optimizer = make_optimizer(self.settings, self.parameters.values())
         self.average = None
         if self.settings.ema_decay is not None:
@@ -195,8 +229,13 @@ class _Run:
             load_checkpoint(found.checkpoint, self.parameters, self.optimizer, self.average)
             self.state = RunState.from_dict(found.state)
             check_same_dataset(self.output_dir, self.state.dataset, self.dataset)
+            check_same_step_size(self.output_dir, self.state, self.step_size, self.accelerator.num_processes)
         self.state.dataset = describe_dataset(self.dataset)
-        self.runner = StepRunner(self.accelerator, model, self.parameters, self.optimizer, self.settings, self.seed)
+        self.state.step_size, self.state.num_processes = self.step_size, self.accelerator.num_processes
+        self.runner = StepRunner(
+            self.accelerator, model, self.parameters, self.optimizer, self.settings, self.seed,
+            StepClock(self.accelerator.device),
+        )  # fmt: skip
 
     def _total_steps(self):
         limits = [self.settings.max_steps] if self.settings.max_steps is not None else []
@@ -206,6 +245,17 @@ class _Run:
             steps += _ceil(length - self.state.position, self.step_size)
             limits.append(self.state.step + max(0, steps))
         return min(limits)
+
+    def _watch(self, stack, trackers):
+        """What shows the run while it goes on."""
+        config = {} if self.recipe is None else flatten(self.recipe.as_dict())
+        self.trackers = stack.enter_context(Trackers(self.accelerator, trackers, self.output_dir, config))
+        self.previews = Previews(
+            self.hooks.preview, self.module, self.shown_average, self.accelerator, self.settings, self.progress,
+            self.output_dir, self.trackers,
+        )  # fmt: skip
+        place = f"{describe_accelerator()} x {self.accelerator.num_processes}"
+        self.timings = Timings(self.output_dir, place, self.settings.log_every) if self.is_main else None
 
     def _finish(self):
         """What is left of a run that has all its steps: the weights, if they are missing or of an earlier end."""
@@ -217,12 +267,15 @@ class _Run:
         self.progress.say(f"{where}; writing its weights")
         if self.is_main:
             MetricsLog(self.output_dir, state.step)
-        on_main(self.accelerator, self._export)
+        self._export()
 
     def _export(self):
+        self.state.exported = on_main(self.accelerator, self._write_export, by_all=self.in_shards)
+
+    def _write_export(self):
         with averaged_for("export", self.shown_average, self.settings):
             files = self.hooks.export(self.module, self.output_dir)
-        self.state.exported = [str(Path(file).relative_to(self.output_dir)) for file in files]
+        return [str(Path(file).relative_to(self.output_dir)) for file in files]
 
     def _train(self, resumed_from):
         if self.is_main:
@@ -241,6 +294,8 @@ class _Run:
         batches = load_batches(self.dataset, shares, self.collate, self.settings, self.accelerator.device)
         for planned in self._planned_steps():
             self._train_step(planned, batches)
+        if self.is_main:
+            self.progress.say(f"{self.output_dir}: {self.timings.breakdown()}")
 
     def _planned_steps(self):
         state = self.state
@@ -256,7 +311,9 @@ class _Run:
         state, settings = self.state, self.settings
         flags = {"stop": lambda: self.signals.received is not None, "unsaved": self.saver.has_failed}
         rate = learning_rate(state.step, self.total_steps, settings)
+        self.runner.clock.take()  # what was between two steps, a validation say, is no part of them
         report = self.runner.run(state.step, self._share(planned), batches, rate, flags)
+        timing = self.runner.clock.take()
         self._count(report)
         figures = {"epoch": state.epoch, "learning_rate": rate, "gradient_norm": report.gradient_norm}
         state.step += 1
@@ -264,8 +321,19 @@ class _Run:
         state.cuts = count_samples(state.cuts, self.step_size, len(planned.samples))
         if state.position == self.order.epoch_length:
             state.epoch, state.position, state.cuts = state.epoch + 1, 0, []
+        self._note_time(timing)
         self._after_step(dict(report.terms), figures)
         self._heed(report.raised)
+
+    def _note_time(self, timing):
+        self.shown = ""
+        if not self.is_main:
+            return
+        memory = memory_in_use(self.accelerator.device)
+        factor = self.timings.note(self.state.step, timing, memory)
+        self.shown = f"data {self.timings.data_share():.0%} mem {memory / 2**30:.1f} GiB"
+        if factor is not None:
+            self.progress.say(f"step {self.state.step}: steps take {factor:.2f} times as long as this run's did before")
 
     def _count(self, report):
         state = self.state
@@ -280,11 +348,11 @@ class _Run:
     def _heed(self, raised):
         """What the processes agreed on during the step: a stop, or the end after a checkpoint that failed."""
         if "unsaved" in raised:
-            on_main(self.accelerator, self.saver.wait)
+            self.saver.wait()
             raise CheckpointError(f"{self.output_dir}: a checkpoint could not be written")
         if "stop" not in raised:
             return
-        on_main(self.accelerator, self._save_now)
+        self._save_now()
         raise self._stopped()
 
     def _stopped(self):
@@ -298,7 +366,7 @@ class _Run:
         self.saver.wait()
 
     def _save(self):
-        self.saver.save(self.state, self._checkpoint_files, [self.log.path])
+        self.saver.save(self.state, self._checkpoint_files, [self.log.path] if self.is_main else [])
 
     def _checkpoint_files(self):
         exported = {}
@@ -306,8 +374,17 @@ class _Run:
             with averaged_for("export", self.shown_average, self.settings):
                 files = self.hooks.checkpoint_export(self.module)
                 # The average gives the weights' place back: what is exported may not be the weights themselves.
-                exported = {name: _own(content, self.shown_average) for name, content in files.items()}
-        return checkpoint_tensors(self.state.step, self.parameters, self.optimizer, self.average, exported)
+                exported = {name: self._own(content) for name, content in files.items()}
+        said = self.hooks.weights_metadata
+        kept = self.state.step, self.parameters, self.optimizer, self.average, exported, said
+        return sharded_checkpoint_tensors(self.accelerator, *kept) if self.in_shards else checkpoint_tensors(*kept)
+
+    def _own(self, content):
+        tensors, metadata = content
+        tensors = gathered_on_main(tensors)
+        if self.shown_average is not None:
+            tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        return tensors, metadata
 
     def _after_step(self, terms, figures):
         state, settings = self.state, self.settings
@@ -325,24 +402,19 @@ class _Run:
         improved = note_best(state, judged, settings)
         row |= self.initial | judged
         self.initial = {}
-        self.progress.update(state.step, f"loss {loss:.4f}")
+        self.progress.update(state.step, f"loss {loss:.4f} {self.shown}")
         is_logged = finished or validated or spike is not None or state.step == 1
         is_logged = is_logged or state.step % settings.log_every == 0
         is_due = settings.checkpoint_every is not None and state.step % settings.checkpoint_every == 0
         if is_logged and self.is_main:
             self.log.write(row)
+            self.trackers.log({name: value for name, value in row.items() if name != "step"}, state.step)
+        self.previews.run(state.step, finished)
         if finished and self.hooks.export is not None:
-            on_main(self.accelerator, self._export)
+            self._export()
         if finished or is_due or improved:
-            on_main(self.accelerator, self._save)
+            self._save()
 
 
 def _ceil(number, divisor):
     return -(-number // divisor)
-
-
-def _own(content, average):
-    tensors, metadata = content
-    if average is not None:
-        tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-    return tensors, metadata

@@ -33,11 +33,12 @@ def replace_file(path, text):
     os.replace(partial, path)
 
 
-def _flatten(values, prefix=""):
+def flatten(values, prefix=""):
+    """Nested tables as one: dotted name -> value."""
     flat = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat
@@ -52,7 +53,7 @@ def check_same_recipe(output_dir, recipe):
     path = Path(output_dir) / RECIPE_FILE
     if not path.is_file():
         return
-    before, now = _flatten(json.loads(path.read_text(encoding="utf-8"))), _flatten(recipe.as_dict())
+    before, now = flatten(json.loads(path.read_text(encoding="utf-8"))), flatten(recipe.as_dict())
     free, why = recipe.may_change_on_resume | {"output_dir"}, ""
     schedule = now.get("training.schedule", "constant")
     if schedule != "constant":
@@ -95,6 +96,29 @@ def check_same_dataset(output_dir, before, dataset):
         raise ConfigError(
             f"{output_dir} holds a run on other data: changed since it began: {', '.join(differing)}{numbers}; "
             "choose another output_dir, delete that folder, or bring the former data back to continue its run"
+        )
+
+
+def check_same_step_size(output_dir, state, now, num_processes):
+    """Refuse to continue a run with another batch size or accumulation, unless the steps are as large as before.
+
+    They are, where the number of processes changed the other way. Where it changed alone, the run goes on with steps of
+    another size.
+
+    Args:
+        state: the RunState of the checkpoint; now: samples of a step, in all of ``num_processes`` together.
+
+    Raises:
+        ConfigError: with both sizes, and what to give.
+    """
+    before = state.step_size
+    if before not in (0, now) and before * num_processes != now * state.num_processes:
+        right = f"batch_size x gradient_accumulation = {before // num_processes}"
+        if before % num_processes:
+            right = f"a number of processes that divides {before}"
+        raise ConfigError(
+            f"{output_dir} holds a run with steps of {before} samples, now they have {now} (training.batch_size x "
+            f"training.gradient_accumulation x {num_processes} process(es)): give {right}, or another output_dir"
         )
 
 

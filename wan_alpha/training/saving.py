@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from wan_alpha.training.agreement import on_main
 from wan_alpha.training.background import BackgroundTask
 from wan_alpha.training.checkpoint_folder import Keep, find_newest, list_checkpoints, write_checkpoint
 from wan_alpha.training.checkpoints import checkpoint_contents
@@ -41,16 +42,18 @@ class Saver:
     """Writes a run's checkpoints, one at a time; a context manager whose end waits for the last one.
 
     With ``background_saving`` training waits for the copy to host memory, and for the checkpoint before if that is
-    still being written; without it, until the checkpoint is verified.
+    still being written; without it, until the checkpoint is verified. All processes call its methods; here the first
+    one does the work, see :class:`~wan_alpha.training.sharded_saving.ShardedSaver` for the other way.
 
     Args:
-        folder: of the checkpoints; settings: TrainingSettings.
+        folder: of the checkpoints; settings: TrainingSettings; accelerator: of the run.
         signals: StopSignals; when these say at once, a checkpoint that is being written is given up.
         saved_step: step of the newest checkpoint there is, None for none.
     """
 
-    def __init__(self, folder, settings, signals, saved_step=None):
-        self.folder, self.settings, self.signals, self.saved_step = Path(folder), settings, signals, saved_step
+    def __init__(self, folder, settings, accelerator, signals, saved_step=None):
+        self.folder, self.settings, self.accelerator = Path(folder), settings, accelerator
+        self.signals, self.saved_step = signals, saved_step
         self._task, self._copy = BackgroundTask(), HostCopy()
 
     def __enter__(self):
@@ -79,18 +82,26 @@ class Saver:
         Raises:
             CheckpointError: this checkpoint or the one before could not be written.
         """
-        self._task.wait()
-        files, settings = make_files(), self.settings
-        if settings.background_saving:
-            files = self._copy.take(files)
-        keep = Keep(settings.keep_checkpoints, settings.keep_every, (state.best or {}).get("step"))
-        arguments = self.folder, state.step, checkpoint_contents(files), dict(vars(state)), keep
-        options = {"flush_before": tuple(flush_before), "is_cancelled": self._task.is_cancelled}
-        if settings.background_saving:
-            self._task.start(write_checkpoint, *arguments, **options)
-        else:
-            write_checkpoint(*arguments, **options)
+        on_main(self.accelerator, self._save, state, make_files, flush_before)
         self.saved_step = state.step
+
+    def _save(self, state, make_files, flush_before):
+        self._task.wait()
+        self._write(write_checkpoint, self.folder, state.step, self._contents(make_files()), dict(vars(state)),
+                    self._keep(state), flush_before=tuple(flush_before))  # fmt: skip
+
+    def _contents(self, files):
+        return checkpoint_contents(self._copy.take(files) if self.settings.background_saving else files)
+
+    def _keep(self, state):
+        return Keep(self.settings.keep_checkpoints, self.settings.keep_every, (state.best or {}).get("step"))
+
+    def _write(self, function, *arguments, **options):
+        options["is_cancelled"] = self._task.is_cancelled
+        if self.settings.background_saving:
+            self._task.start(function, *arguments, **options)
+        else:
+            function(*arguments, **options)
 
     def wait(self):
         """Wait until the last checkpoint is on the disk and verified.
@@ -98,7 +109,7 @@ class Saver:
         Raises:
             CheckpointError: it could not be written.
         """
-        self._task.wait()
+        on_main(self.accelerator, self._task.wait)
 
     def has_failed(self):
         """Whether a checkpoint that was being written failed; :meth:`wait` says why."""

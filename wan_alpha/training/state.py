@@ -11,6 +11,7 @@ class RunState:
         step: optimizer steps done; epoch, position: passes over the data, and samples of the present one, done.
         cuts: [step size, samples] of the present epoch's parts that are done; more than one where a run went on with
             another number of processes.
+        step_size, num_processes: samples of a step, in all processes together; 0 in a state of an earlier version.
         skipped_updates, skipped_in_a_row: steps whose loss or gradient was not finite.
         recent_losses: of the last steps, finite ones.
         best: {"step", "value"} of the best validation so far, or None.
@@ -21,6 +22,8 @@ class RunState:
     epoch: int = 0
     position: int = 0
     cuts: list[list[int]] = field(default_factory=list)
+    step_size: int = 0
+    num_processes: int = 0
     skipped_updates: int = 0
     skipped_in_a_row: int = 0
     recent_losses: list[float] = field(default_factory=list)

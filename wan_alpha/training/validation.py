@@ -9,6 +9,7 @@ from wan_alpha.errors import ConfigError
 from wan_alpha.training.agreement import on_main
 from wan_alpha.training.device import autocast
 from wan_alpha.training.guards import is_better
+from wan_alpha.training.sharding import is_sharded
 
 
 def averaged_for(purpose, average, settings):
@@ -24,7 +25,7 @@ def averaged_for(purpose, average, settings):
 
 @dataclass
 class Validation:
-    """Validates in the main process while the others wait; all get the figures.
+    """Validates in the main process while the others wait, or, with the weights in shards, in all; all get the figures.
 
     Attributes:
         validate: (module) -> dict of figures, or None; module: what is trained; average: see averaged_for.
@@ -40,7 +41,10 @@ class Validation:
 
     def run(self, prefix, step):
         """The figures at ``step``, their names after ``prefix``; {} where there is nothing to validate on."""
-        return {} if self.validate is None else on_main(self.accelerator, self._run, prefix, step)
+        return {} if self.validate is None else self._agreed(prefix, step)
+
+    def _agreed(self, prefix, step):
+        return on_main(self.accelerator, self._run, prefix, step, by_all=is_sharded(self.module))
 
     def _run(self, prefix, step):
         self.module.eval()

@@ -1,6 +1,7 @@
 """The recipe of each command, one class each. Light on purpose: the command line builds its options from these."""
 
 from wan_alpha.training.recipes.adapters import ConvertAdapterRecipe, MergeRecipe
+from wan_alpha.training.recipes.checkpoints import ExportCheckpointRecipe
 from wan_alpha.training.recipes.demo import DemoRecipe
 from wan_alpha.training.recipes.dit import (
     ADAPTER_TARGETS,
@@ -9,6 +10,7 @@ from wan_alpha.training.recipes.dit import (
     CacheModel,
     CacheRecipe,
     ObjectiveSettings,
+    PreviewSettings,
     TextualInversionSettings,
     TrainDiTModel,
     TrainDiTRecipe,
@@ -46,6 +48,7 @@ __all__ = [
     "DemoRecipe",
     "DoctorRecipe",
     "EvaluateRecipe",
+    "ExportCheckpointRecipe",
     "FormatName",
     "GenerateModel",
     "GenerateRecipe",
@@ -56,6 +59,7 @@ __all__ = [
     "ObjectiveSettings",
     "PrepareRecipe",
     "PresetsRecipe",
+    "PreviewSettings",
     "ProbeRecipe",
     "RGBAVAEModel",
     "ReportRecipe",

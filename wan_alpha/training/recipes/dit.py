@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from wan_alpha.training.config import Device, GridSize, NumFrames, Precision, Recipe, Section, TrainingSettings
+from wan_alpha.training.config import Device, GridSize, NumFrames, PlannedRecipe, Precision, Section, TrainingSettings
 from wan_alpha.training.recipes.shared import RESUME_TRAINING, Background, ClipData, RGBAVAEModel, WanSource
 
 ADAPTER_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
@@ -30,7 +30,7 @@ class CacheData(ClipData):
     augment: bool = Field(False, description="random scale (1 to 2 times) and crop; with repeat, each repeat differs")
 
 
-class CacheRecipe(Recipe):
+class CacheRecipe(PlannedRecipe):
     """Compute what stage 2 trains on: text contexts and merged latents. output_dir is the cache."""
 
     model: CacheModel
@@ -147,17 +147,32 @@ class ObjectiveSettings(Section):
         return self
 
 
+class PreviewSettings(Section):
+    """The clips that are sampled every training.preview_every steps: their captions' contexts are the cache's."""
+
+    base_vae: Path | None = Field(None, description="Wan VAE weights, to decode previews with")
+    rgba_weights: Path | None = Field(None, description="RGBA VAE weights whose decoders make colour and alpha")
+    decoder_lora: Path | None = Field(None, description="the released decoder.bin, in place of those decoders")
+    prompts: tuple[str, ...] | None = Field(
+        None, min_length=1, description="captions of cached clips; none = those of the first two, held-out ones if any"
+    )
+    num_steps: int = Field(10, ge=1, description="sampling steps, without guidance")
+
+
 class TrainDiTSettings(TrainingSettings):
     """How stage 2 trains."""
 
     gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
 
 
-class TrainDiTRecipe(Recipe):
+class TrainDiTRecipe(PlannedRecipe):
     """Stage 2: train the diffusion model on cached latents."""
 
     # A cache may have moved; whether it holds what it did is for the loop to say, by the dataset's fingerprint.
-    may_change_on_resume: ClassVar = RESUME_TRAINING | {"cache", "validation_cache", "title", "trigger_words"}
+    may_change_on_resume: ClassVar = RESUME_TRAINING | {
+        "cache", "validation_cache", "title", "trigger_words",
+        *(f"preview.{name}" for name in PreviewSettings.model_fields),
+    }  # fmt: skip
 
     model: TrainDiTModel
     cache: Path = Field(description="folder that `wan-alpha cache` made")
@@ -170,6 +185,7 @@ class TrainDiTRecipe(Recipe):
     adapter: AdapterSettings
     textual_inversion: TextualInversionSettings
     objective: ObjectiveSettings
+    preview: PreviewSettings
     training: TrainDiTSettings
 
     @model_validator(mode="after")
@@ -178,5 +194,18 @@ class TrainDiTRecipe(Recipe):
             raise ValueError(
                 "adapter.kind = 'none' trains nothing: give textual_inversion.placeholder and .initializer, or choose "
                 "dora, lora or full"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _previews_can_be_decoded(self):
+        given, preview = self.training.preview_every is not None, self.preview
+        used = [name for name in type(preview).model_fields if not preview.has_default(name)]
+        if used and not given:
+            raise ValueError(f"preview.{used[0]} has no effect without training.preview_every: give both, or neither")
+        if given and (preview.base_vae is None or (preview.rgba_weights is None and preview.decoder_lora is None)):
+            raise ValueError(
+                "training.preview_every: a preview is decoded by the RGBA VAE, which stage 2 does not hold: give "
+                "preview.base_vae and preview.rgba_weights (or preview.decoder_lora), or leave previews out"
             )
         return self

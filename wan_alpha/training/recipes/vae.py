@@ -5,7 +5,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from wan_alpha.training.config import Device, GridSize, NumFrames, Precision, Recipe, Section, TrainingSettings
+from wan_alpha.training.config import (
+    Device,
+    GridSize,
+    NumFrames,
+    PlannedRecipe,
+    Precision,
+    Recipe,
+    Section,
+    TrainingSettings,
+)
 from wan_alpha.training.recipes.shared import RESUME_TRAINING, Background, ClipData, RGBAVAEModel
 
 
@@ -97,7 +106,7 @@ class LossSettings(Section):
         return self
 
 
-class TrainVAERecipe(Recipe):
+class TrainVAERecipe(PlannedRecipe):
     """Stage 1: train the RGBA VAE."""
 
     may_change_on_resume: ClassVar = RESUME_TRAINING | {

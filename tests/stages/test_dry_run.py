@@ -1,0 +1,132 @@
+"""``--dry-run`` says what a run will take, as the run then does, and touches nothing."""
+
+import re
+
+import pytest
+import torch
+
+from wan_alpha.cli.main import main
+from wan_alpha.models.adapters import add_adapter
+from wan_alpha.models.wan import load_wan, predict_velocity
+from wan_alpha.stages.cache_latents import build_cache
+from wan_alpha.stages.stage1_vae import train_vae
+from wan_alpha.stages.stage2_dit import train_dit
+from wan_alpha.training.config import load_recipe
+from wan_alpha.training.recipes import TrainDiTRecipe, TrainVAERecipe
+
+
+@pytest.fixture(scope="module")
+def cache_folder(tmp_path_factory, make_cache_recipe):
+    folder = tmp_path_factory.mktemp("cache")
+    build_cache(make_cache_recipe(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def given(cache_folder, wan_folder, dataset_folder, reference_dir):
+    """Command -> its options, but for the output folder."""
+    vae = {"model.base_vae": reference_dir / "base_vae.safetensors"}
+    trained = {"training.max_steps": 3, "training.device": "cpu", "training.ema_decay": 0.9}
+    size = {"data.base_path": dataset_folder, "data.num_frames": 5, "data.height": 32, "data.width": 32}
+    stage1 = {**vae, **size, **trained, "loss.perceptual": "none", "model.lora_rank": 4, "training.batch_size": 2}
+    stage2 = {"model.wan": wan_folder, "cache": cache_folder, "adapter.rank": 4, **trained, "repeat": 3}
+    weights = {"model.wan": wan_folder, "model.rgba_weights": reference_dir / "rgba_vae_checkpoint.bin"}
+    return {"train-vae": stage1, "train-dit": stage2, "cache": {**vae, **size, **weights, "data.repeat": 2}}
+
+
+def dry_run(command, options, folder, capsys):
+    """What the command prints: name -> text of its line."""
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert main([command, *arguments, "--output_dir", str(folder), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    lines = (re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in printed.splitlines() if line.startswith("  "))
+    return dict(line for line in lines if len(line) == 2)
+
+
+def num_bytes(text):
+    return int(re.search(r"\((\d+) bytes\)", text)[1])
+
+
+def everything_below(*folders):
+    return {
+        path: path.stat().st_mtime_ns for folder in folders for path in [folder, *folder.rglob("*")]
+    }  # a new file in a folder changes the folder's time
+
+
+@pytest.mark.parametrize("command", ["train-vae", "train-dit", "cache"])
+def test_nothing_is_touched(given, tmp_path, cache_folder, dataset_folder, wan_folder, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    before = everything_below(tmp_path, cache_folder, dataset_folder, wan_folder)
+    printed = dry_run(command, given[command], tmp_path / "out", capsys)
+    assert everything_below(tmp_path, cache_folder, dataset_folder, wan_folder) == before
+    assert printed["output_dir"] == str(tmp_path / "out") and printed["seed"] == "0"
+
+
+def checkpoint_size(folder):
+    last = max((folder / "checkpoints").glob("step_*"))
+    return sum(path.stat().st_size for path in last.iterdir())
+
+
+def test_stage_1_is_as_was_said(given, tmp_path, capsys):
+    printed = dry_run("train-vae", given["train-vae"], tmp_path, capsys)
+    assert printed["video clips"] == "3" and printed["brought to"] == "5 x 32 x 32"
+    assert printed["of an epoch"] == "2" and printed["trained"].endswith(" numbers")
+    result = train_vae(load_recipe(TrainVAERecipe, overrides={**given["train-vae"], "output_dir": tmp_path}))
+    assert result.step == 3
+    # Headers and JSON come on top: some bytes for each tensor, however large.
+    assert 1 < checkpoint_size(tmp_path) / num_bytes(printed["a checkpoint"]) < 1.03
+
+
+def test_stage_2_is_as_was_said(given, tmp_path, capsys):
+    printed = dry_run("train-dit", given["train-dit"], tmp_path, capsys)
+    assert printed["latents of 16 x 2 x 4 x 4"] == "3 clips" and printed["of an epoch"] == "9"
+    train_dit(load_recipe(TrainDiTRecipe, overrides={**given["train-dit"], "output_dir": tmp_path, "model.wan": str(
+        given["train-dit"]["model.wan"])}))  # fmt: skip
+    assert 0 < checkpoint_size(tmp_path) - num_bytes(printed["a checkpoint"]) < 60_000
+
+
+def test_activations_are_those_that_autograd_keeps(given, tmp_path, capsys):
+    printed = dry_run("train-dit", given["train-dit"], tmp_path, capsys)
+    dit = load_wan(str(given["train-dit"]["model.wan"]), components=("dit",)).dit
+    add_adapter(dit, rank=4)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*dit.parameters(), *dit.buffers())}
+    kept = {}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        predict_velocity(dit, torch.zeros(1, 16, 2, 4, 4), torch.zeros(1), torch.zeros(1, 48, 16))
+    measured = sum(storage.nbytes() for key, storage in kept.items() if key not in own)
+    assert num_bytes(printed["activations of one micro-batch"]) == measured
+
+
+def test_less_is_kept_with_checkpointing_and_in_shards(given, tmp_path, capsys, monkeypatch):
+    plain = dry_run("train-dit", given["train-dit"], tmp_path, capsys)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    options = given["train-dit"] | {"training.gradient_checkpointing": True}
+    sharded = dry_run("train-dit", options, tmp_path, capsys)
+    assert num_bytes(sharded["frozen weights"]) == num_bytes(plain["frozen weights"]) // 4
+    activations = "activations of one micro-batch"
+    assert num_bytes(sharded[activations]) < 0.7 * num_bytes(plain[activations])
+    assert sharded["samples of a step"].startswith("4 (batch 1 x accumulation 1 x 4 process(es))")
+
+
+def test_the_cache_is_as_was_said(given, tmp_path, capsys):
+    printed = dry_run("cache", given["cache"], tmp_path, capsys)
+    assert printed["items"] == "6, latents of 16 x 2 x 4 x 4"
+    assert num_bytes(printed["latents and ellipses"]) == 6 * 4 * (16 * 32 + 32)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "message"),
+    [("train-vae", "data.base_path", "metadata.csv"), ("train-dit", "cache", "build the cache")],
+)
+def test_what_the_run_would_refuse_is_refused(given, tmp_path, capsys, command, option, message):
+    arguments = [text for name, value in (given[command] | {option: tmp_path / "none"}).items()
+                 for text in (f"--{name}", str(value))]  # fmt: skip
+    assert main([command, *arguments, "--output_dir", str(tmp_path / "out"), "--dry_run", "true"]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
