@@ -69,7 +69,7 @@ def checkpoint_size(folder):
 
 def test_stage_1_is_as_was_said(given, tmp_path, capsys):
     printed = dry_run("train-vae", given["train-vae"], tmp_path, capsys)
-    assert printed["video clips"] == "3" and printed["brought to"] == "5 x 32 x 32"
+    assert printed["video clips"] == "3" and printed["brought to 5x32x32"] == "3 clips"
     assert printed["of an epoch"] == "2" and printed["trained"].endswith(" numbers")
     result = train_vae(load_recipe(TrainVAERecipe, overrides={**given["train-vae"], "output_dir": tmp_path}))
     assert result.step == 3

@@ -59,7 +59,7 @@ def table(wanted):
     command, *tables = wanted.split()
     lines = ["| option | default | meaning |", "|---|---|---|"]
     for name, field in dotted_fields(COMMANDS[command][0]):
-        if not tables or (name.rpartition(".")[0] or "run") in tables:
+        if not tables or (name.partition(".")[0] if "." in name else "run") in tables:
             lines.append(f"| `{name}` | {default_text(field)} | {meaning(field)} |")
     assert len(lines) > 2, wanted
     return "\n".join(lines) + "\n"

@@ -6,11 +6,13 @@ from collections import Counter
 import torch
 from safetensors import safe_open
 
-from wan_alpha.data.latent_cache import LatentCache, item_path
+from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, item_path
 from wan_alpha.errors import ConfigError
 from wan_alpha.losses.backbone_weights import find_backbone_weights
 from wan_alpha.losses.perceptual import VGGPerceptualLoss, vgg16_layers
+from wan_alpha.models.adapters import KINDS
 from wan_alpha.models.wan import choose_device, choose_dtype
+from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.experts import BOTH, LOW
 from wan_alpha.training.foresight import (
     activation_bytes,
@@ -127,20 +129,15 @@ def foresee_cache(recipe):
         raise ConfigError(f"{recipe.model.wan}: holds no text encoder, to encode captions")
     dtype = choose_dtype(choose_device(recipe.device), recipe.precision)
     text = sum(torch.Size(shape).numel() for shape in weight_shapes(files.text_encoder).values()) * dtype.itemsize
-    latents = (
-        vae.latent_channels,
-        (data.num_frames + 3) // 4,
-        data.height // vae.spatial_stride,
-        data.width // vae.spatial_stride,
-    )
-    cells = torch.Size(latents).numel()
-    per_item = 4 * (cells + cells // latents[0])
+    sizes = [latent_size(vae, bucket) for bucket in plan.shapes]
+    # Latents of all channels and one ellipse, float32; clips occur equally often, or nearly so.
+    per_item = sum(4 * torch.Size(size[1:]).numel() * (size[0] + 1) for size in sizes) // len(sizes)
     num_items = sum(plan.mixture.samples)
-    kinds = {f"{kind} clips": str(count) for kind, count in sorted(Counter(row.kind for row in rows).items())}
+    shown = sorted({" x ".join(map(str, size)) for size in sizes})
     print_foresight(
         recipe,
         {
-            "data": kinds | {"items": f"{num_items}, latents of {' x '.join(map(str, latents))}"},
+            "data": clip_table(plan) | {"items": f"{num_items}, latents of {', '.join(shown)}"},
             "memory, one after the other": {
                 "text encoder": show_bytes(text), "RGBA VAE": show_bytes(weight_bytes(vae)[0]),
             },
@@ -176,14 +173,28 @@ def item_shape(folder, key):
         return tuple(file.get_slice("latents").get_shape())
 
 
-def _print(recipe, samples, table, size, memory, num_trained, exported, repeat=None):
-    settings, repeat = recipe.training, recipe.data.repeat if repeat is None else repeat
-    num_processes = int(os.environ.get("WORLD_SIZE", 1))
-    num_samples = len(samples) * repeat
+def largest_bucket(buckets):
+    """The bucket of most pixels, frames x height x width."""
+    return max(buckets, key=lambda bucket: bucket.frames * bucket.height * bucket.width)
+
+
+def latent_size(vae, bucket):
+    """Shape of the latents of clips of a bucket: (C, t, h, w)."""
+    stride = vae.spatial_stride
+    return vae.latent_channels, (bucket.frames + 3) // 4, bucket.height // stride, bucket.width // stride
+
+
+def clip_table(plan):
+    """Title -> text of a ClipPlan: clips by kind and by size, and how many were left out."""
+    kinds = {f"{kind} clips": str(count) for kind, count in sorted(Counter(row.kind for row in plan.rows).items())}
+    sizes = {f"brought to {size}": f"{count} clips" for size, count in sorted(Counter(map(str, plan.shapes)).items())}
+    return kinds | sizes | {"left out": f"{len(plan.left_out)} clips"}
+
+
+def _print(recipe, table, num_samples, summary, memory, num_trained, exported):
+    settings, num_processes = recipe.training, int(os.environ.get("WORLD_SIZE", 1))
     step_size, per_epoch, steps = num_steps(num_samples, settings, num_processes)
-    if size is not None:
-        table["brought to"] = " x ".join(map(str, size))
-    table["samples of an epoch"] = f"{num_samples} (repeat {repeat})"
+    table["samples of an epoch"] = str(num_samples)
     shown = {name: value if isinstance(value, str) else show_bytes(value) for name, value in memory.items()}
     checkpoint = checkpoint_bytes(num_trained, settings, exported)
     tables = {
@@ -200,4 +211,4 @@ def _print(recipe, samples, table, size, memory, num_trained, exported, repeat=N
             "kept at a time": f"{settings.keep_checkpoints}, and one that is being written",
         },
     }
-    print_foresight(recipe, tables)
+    print_foresight(recipe, tables, summary)

@@ -189,8 +189,9 @@ def train_vae(recipe):
     # The first held-out clips; without any, the first of those that are trained on.
     shown = held_out[:NUM_PREVIEWS]
     if recipe.training.preview_every is not None and not shown:
-        shown = held_out_clips(recipe.data.model_copy(update={
-            "validation_metadata": recipe.data.manifest, "validation_clips": NUM_PREVIEWS}))  # fmt: skip
+        source = recipe.data.sources[0]
+        own = {"base_path": source.base_path, "validation_metadata": source.manifest, "validation_clips": NUM_PREVIEWS}
+        shown = held_out_clips(recipe.data.model_copy(update=own))
     module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
 
     metadata = module.vae.metadata(recipe.as_dict())

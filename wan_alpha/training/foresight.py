@@ -96,11 +96,11 @@ def num_steps(num_samples, settings, num_processes):
     return step_size, per_epoch, min(limit for limit in limits if limit is not None)
 
 
-def print_foresight(recipe, tables):
+def print_foresight(recipe, tables, summary=""):
     """Print the resolved recipe and tables, in the first process.
 
     Args:
-        recipe: a Recipe; tables: title -> (name -> text).
+        recipe: a Recipe; tables: title -> (name -> text); summary: of the data, as the run's start has it.
     """
     if int(os.environ.get("RANK", 0)) != 0:
         return
@@ -113,6 +113,8 @@ def print_foresight(recipe, tables):
     for title, rows in {"recipe": values, **tables}.items():
         width = max(map(len, rows))
         print("\n".join([f"{title}:", *(f"  {name:<{width}}  {value}" for name, value in rows.items()), ""]))
+    if summary:
+        print(summary, end="\n\n")
     print("dry run: nothing was written")
 
 
