@@ -8,7 +8,6 @@ import pytest
 from wan_alpha.cli import main as cli
 from wan_alpha.training.config import list_presets, load_recipe
 
-
 COMMAND_OF = {
     "cache": "cache", "generate": "generate", "stage1": "train-vae", "stage2": "train-dit", "validate": "validate-vae",
 }  # fmt: skip

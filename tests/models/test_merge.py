@@ -14,7 +14,7 @@ from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.adapters import merge_adapter
 from wan_alpha.models.merge import merge_files
 from wan_alpha.models.wan import load_dit
-from wan_alpha.stages.stage2_dit import weights_sha256
+from wan_alpha.stages.dit_exports import weights_sha256
 from wan_alpha.weights.base_weights import BaseWeights
 from wan_alpha.weights.io import read_metadata
 

@@ -128,7 +128,7 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
             raise ConfigError("textual_inversion: the text encoder is not sharded; train without FSDP2 (DDP, one GPU)")
         if self.expert == BOTH:
             raise ConfigError(
-                "model.expert = both: processes whose samples need different experts would wait for each other's shards; "
+                "model.expert = both: processes that need different experts would wait for each other's shards; "
                 "with FSDP2 train one expert a run"
             )
         return list(self.pipe.dit.blocks)
