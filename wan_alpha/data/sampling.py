@@ -1,11 +1,13 @@
 """Which frames of a clip are taken, which part of them and which caption: decided once, applied to colour and alpha."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from wan_alpha.data.clips import ClipInfo
 from wan_alpha.data.resize import resize_and_cut
@@ -169,6 +171,18 @@ def choose_geometry(
     return Geometry(resized_height, resized_width, height, width, offsets)
 
 
+def _new_clip(*shape: int) -> torch.Tensor:
+    """Memory for a clip, float32, not yet written to; in a loading process it is shared with the one that started it.
+
+    A clip that lay elsewhere would be copied to shared memory on its way, at the price of resizing it once more.
+    """
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    count = math.prod(shape)
+    storage = torch.UntypedStorage._new_shared(4 * count)  # as torch's own default_collate does
+    return torch.empty(0).set_(storage, 0, (count,), (1,)).view(shape)
+
+
 def render_clip(frames: np.ndarray, indices: Sequence[int], geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
     """Cut a clip out of straight RGBA frames.
 
@@ -180,7 +194,7 @@ def render_clip(frames: np.ndarray, indices: Sequence[int], geometry: Geometry) 
     Returns:
         rgb (3, T, height, width) float32 straight in [-1, 1]; alpha (1, T, height, width) float32 in [0, 1].
     """
-    rgba = torch.empty(4, len(indices), geometry.height, geometry.width)
+    rgba = _new_clip(4, len(indices), geometry.height, geometry.width)
     size, area = (geometry.resized_height, geometry.resized_width), (geometry.height, geometry.width)
     # A pan over a still: it is resized once, not once a frame.
     is_pan = len(set(indices)) == 1 and len(indices) > 1
