@@ -67,7 +67,7 @@ def _decode(av, container, info, raw, entry, indices) -> Iterator[np.ndarray]:
     times, graph, waiting = info.timeline.times, None, list(indices)
     if entry > 0:
         container.seek(round((times[entry] + _NEAR * (times[entry] - times[entry - 1])) * 1_000_000))
-    for coded in container.decode(stream):
+    for coded in _decoded(container, stream, times[max(indices[0] - 1, 0)], info.codec):
         index = _number_of(coded, times)
         if index is None or index > waiting[0] or coded.is_corrupt:
             return
@@ -80,6 +80,15 @@ def _decode(av, container, info, raw, entry, indices) -> Iterator[np.ndarray]:
         del waiting[0]
         if not waiting:
             return
+
+
+def _decoded(container, stream, before: float, codec: str):
+    """Decoded frames; of those shown before the moment `before`, seconds, only what other frames are made from."""
+    for packet in container.demux(stream):
+        if codec == "h264":  # its headers say which those are
+            is_early = packet.pts is not None and packet.pts * packet.time_base < before
+            stream.codec_context.skip_frame = "NONREF" if is_early else "DEFAULT"
+        yield from packet.decode()
 
 
 def _number_of(coded, times: np.ndarray) -> int | None:
