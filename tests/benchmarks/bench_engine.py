@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_engine.py --millions 30 --num_workers 2
 
-Trained are so many values in tensors of a million, with clipping, an average of the weights and a line in the log at
-every step; samples are latents and context of the 1.3B model's 81 frames of 480x832.
+Trained are so many values in tensors of a million, with clipping and a line in the log at every step; samples are
+latents and context of the 1.3B model's 81 frames of 480x832.
 """
 
 import argparse
@@ -70,7 +70,7 @@ class Samples(torch.utils.data.Dataset):
         pass
 
 
-def measure(folder, num_steps, num_values, num_workers=0, shapes=None):
+def measure(folder, num_steps, num_values, num_workers=0, ema_decay=None, shapes=None):
     """Train, and see where the time goes.
 
     Returns:
@@ -79,7 +79,7 @@ def measure(folder, num_steps, num_values, num_workers=0, shapes=None):
     spent = Spent()
     module = Weights(num_values, spent)
     settings = TrainingSettings(
-        max_steps=num_steps, checkpoint_every=None, device="cpu", ema_decay=0.999, num_workers=num_workers
+        max_steps=num_steps, checkpoint_every=None, device="cpu", ema_decay=ema_decay, num_workers=num_workers
     )
     original, begun = torch.Tensor.backward, {}
 
@@ -121,9 +121,11 @@ def main():
     parser.add_argument("--millions", type=int, default=30, help="trained values, in millions")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
     parser.add_argument("--num_workers", type=int, default=0, help="processes that load samples")
+    parser.add_argument("--ema_decay", type=float, default=None, help="keep an average of the weights too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), options.steps, options.millions * 10**6, options.num_workers)
+        num_values = options.millions * 10**6
+        found = measure(Path(folder), options.steps, num_values, options.num_workers, options.ema_decay)
     print(f"{options.millions} million trained values, {options.num_workers} loading processes, a step:")
     for clock, seconds in found.items():
         parts = ", ".join(f"{what} {1000 * value:.1f} ms" for what, value in seconds.items() if what != "engine")
