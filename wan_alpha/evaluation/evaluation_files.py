@@ -89,11 +89,15 @@ def _cell(value):
     return "" if value is None or math.isnan(value) else f"{value:.6g}"
 
 
+def table_columns(clips) -> dict[str, tuple[str, int]]:
+    """What of the clips' figures is shown in a table: heading -> (flat name, digits)."""
+    return REFERENCE_COLUMNS if clips[0].reference is not None else TRANSPARENCY_COLUMNS
+
+
 def evaluation_table(clips, overall) -> Table:
     """The clips in their order, the first SHOWN_CLIPS of them, and the mean of all."""
-    has_reference = clips[0].reference is not None
-    columns = REFERENCE_COLUMNS if has_reference else TRANSPARENCY_COLUMNS
-    note = REFERENCE_NOTE if has_reference else TRANSPARENCY_NOTE
+    columns = table_columns(clips)
+    note = REFERENCE_NOTE if columns is REFERENCE_COLUMNS else TRANSPARENCY_NOTE
     table = Table(title="Evaluation, worst clips first", caption=note, box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("clip", overflow="fold", min_width=12)
     for heading in columns:

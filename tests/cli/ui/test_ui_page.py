@@ -228,3 +228,38 @@ def test_only_this_machines_own_page_is_answered(address, material):
     outside = material.root / "square.mkv"
     for path in (f"gradio_api/file={outside}", "shown/", f"shown/x/{outside}", "docs"):
         assert answer_code(address + path) in (403, 404), path
+
+
+def test_evaluate_shows_figures_and_the_clips(page, material):
+    open_tab(page, "Evaluate")
+    fill(page, "evaluate-path", material.root / "dataset" / "good.mkv")
+    fill(page, "evaluate-truth", material.root / "square.mkv")
+    press(page, "evaluate-run")
+    shown(page, "evaluate-result")
+    text = page.evaluate("document.querySelector('#evaluate-table').textContent")
+    assert "good" in text and "PSNR" in text
+    written = json.loads((material.out / "evaluate_001" / "evaluation.json").read_text())
+    assert written["alpha"]["psnr"] == "inf" and (material.out / "evaluate_001" / "report" / "index.html").is_file()
+
+
+def test_prepare_makes_a_dataset_of_what_is_good(page, material):
+    open_tab(page, "Prepare")
+    fill(page, "prepare-path", material.root / "dataset")
+    fill(page, "prepare-workers", 1)
+    page.evaluate("document.querySelector('#prepare-skip input').click()")
+    press(page, "prepare-run")
+    page.wait("document.querySelector('#prepare-summary')?.textContent.includes('1 clips')")
+    assert "opaque" in page.evaluate("document.querySelector('#prepare-table').textContent")
+    (made,) = material.out.glob("dataset_*/metadata.csv")
+    assert "good" in made.read_text() and "opaque" not in made.read_text()
+
+
+def test_the_dataset_is_repaired_into_a_copy(page, material):
+    open_tab(page, "Dataset")
+    fill(page, "dataset-path", material.root / "dataset")
+    fill(page, "dataset-workers", 1)
+    page.evaluate("document.querySelector('#dataset-fix input').click()")
+    press(page, "dataset-run")
+    page.wait("document.querySelector('#dataset-summary')?.textContent.includes('repaired: ')")
+    (made,) = material.out.glob("dataset_*/repaired/metadata.csv")
+    assert "good" in made.read_text() and "opaque" not in made.read_text()

@@ -1,4 +1,4 @@
-"""Dataset: doctor's findings and contact sheet."""
+"""Dataset: doctor's findings and contact sheet, and a repaired copy."""
 
 import html
 
@@ -17,6 +17,7 @@ def add_dataset_tab(place):
         sheet_clips = gr.Number(200, label="Clips in the contact sheet at most", precision=0)
         workers = gr.Number(None, label="Clips checked at a time; empty = one per core", precision=0,
                             elem_id="dataset-workers")  # fmt: skip
+        fix = gr.Checkbox(False, label="Write a repaired copy; the original is only read", elem_id="dataset-fix")
     button = gr.Button("Look at it", variant="primary", elem_id="dataset-run")
     told = gr.HTML(elem_id="dataset-summary")
     table = gr.Dataframe(
@@ -25,13 +26,15 @@ def add_dataset_tab(place):
     )  # fmt: skip
     sheet = gr.HTML(elem_id="dataset-sheet")
 
-    def run(dataset, sheet_clips, workers):
+    def run(dataset, sheet_clips, workers, fix):
         values = {"dataset": picked(None, dataset, "dataset"), "sheet_clips": sheet_clips, "workers": workers}
         build_recipe(DoctorRecipe, **values)  # before a folder is made for it
         folder = place.new_folder("dataset")
-        report = doctor(build_recipe(DoctorRecipe, output_dir=folder, **values)).report
+        copy = folder / "repaired" if fix else None
+        report = doctor(build_recipe(DoctorRecipe, output_dir=folder, fix=copy, **values)).report
         rows = [list(row) for row in finding_rows(report)]
         shown = place.frame(folder / SHEET_FILE, "contact sheet")
-        return f"<p>{html.escape(summary(report))}</p>", gr.Dataframe(rows, visible=bool(rows)), shown
+        told = [summary(report), *([f"repaired: {copy}"] if fix else [])]
+        return f"<p>{'<br>'.join(map(html.escape, told))}</p>", gr.Dataframe(rows, visible=bool(rows)), shown
 
-    button.click(action(run), [dataset, sheet_clips, workers], [told, table, sheet], api_visibility="private")
+    button.click(action(run), [dataset, sheet_clips, workers, fix], [told, table, sheet], api_visibility="private")

@@ -1,4 +1,4 @@
-"""The page: five tabs, each around one command's function."""
+"""The page: seven tabs, each around one command's function."""
 
 import html
 from importlib.resources import files
@@ -7,7 +7,9 @@ import gradio as gr
 
 from wan_alpha.cli.ui.convert_tab import add_convert_tab
 from wan_alpha.cli.ui.dataset_tab import add_dataset_tab
+from wan_alpha.cli.ui.evaluate_tab import add_evaluate_tab
 from wan_alpha.cli.ui.generate_tab import add_generate_tab
+from wan_alpha.cli.ui.prepare_tab import add_prepare_tab
 from wan_alpha.cli.ui.probe_tab import add_probe_tab
 from wan_alpha.cli.ui.report_tab import add_report_tab
 
@@ -24,10 +26,14 @@ def build_page(place):
                 add_probe_tab()
             with gr.Tab("Convert", id="convert"):
                 add_convert_tab(place)
+            with gr.Tab("Prepare", id="prepare"):
+                add_prepare_tab(place)
             with gr.Tab("Dataset", id="dataset"):
                 add_dataset_tab(place)
             with gr.Tab("Generate", id="generate"):
                 add_generate_tab(place)
+            with gr.Tab("Evaluate", id="evaluate"):
+                add_evaluate_tab(place)
             with gr.Tab("Reports", id="reports"):
                 add_report_tab(place)
     return page
