@@ -10,6 +10,7 @@ import gradio as gr
 from wan_alpha.errors import ConfigError, WanAlphaError
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.progress import watch_progress
+from wan_alpha.training.recipes.shared import LimitSettings
 
 
 def action(function):
@@ -45,6 +46,12 @@ def file_picker(label, key):
         upload = gr.File(label=label, type="filepath", height=110, elem_id=f"{key}-upload")
         typed = gr.Textbox(label=f"{label}: or its path on this machine", elem_id=f"{key}-path")
     return upload, typed
+
+
+def side_field(key):
+    """A component for the shortest side that clips may have."""
+    default = LimitSettings.model_fields["min_side"].default
+    return gr.Number(default, label="Shortest side allowed, pixels", precision=0, elem_id=key)
 
 
 def picked(upload, typed, what, required=True):

@@ -5,7 +5,7 @@ import html
 import gradio as gr
 
 from wan_alpha.cli.doctor import doctor
-from wan_alpha.cli.ui.actions import action, build_recipe, picked
+from wan_alpha.cli.ui.actions import action, build_recipe, picked, side_field
 from wan_alpha.data.doctor.report import SHEET_FILE, finding_rows, summary
 from wan_alpha.training.recipes import DoctorRecipe
 
@@ -17,6 +17,7 @@ def add_dataset_tab(place):
         sheet_clips = gr.Number(200, label="Clips in the contact sheet at most", precision=0)
         workers = gr.Number(None, label="Clips checked at a time; empty = one per core", precision=0,
                             elem_id="dataset-workers")  # fmt: skip
+        side = side_field("dataset-side")
         fix = gr.Checkbox(False, label="Write a repaired copy; the original is only read", elem_id="dataset-fix")
     button = gr.Button("Look at it", variant="primary", elem_id="dataset-run")
     told = gr.HTML(elem_id="dataset-summary")
@@ -26,8 +27,9 @@ def add_dataset_tab(place):
     )  # fmt: skip
     sheet = gr.HTML(elem_id="dataset-sheet")
 
-    def run(dataset, sheet_clips, workers, fix):
+    def run(dataset, sheet_clips, workers, side, fix):
         values = {"dataset": picked(None, dataset, "dataset"), "sheet_clips": sheet_clips, "workers": workers}
+        values["limits__min_side"] = side
         build_recipe(DoctorRecipe, **values)  # before a folder is made for it
         folder = place.new_folder("dataset")
         copy = folder / "repaired" if fix else None
@@ -37,4 +39,6 @@ def add_dataset_tab(place):
         told = [summary(report), *([f"repaired: {copy}"] if fix else [])]
         return f"<p>{'<br>'.join(map(html.escape, told))}</p>", gr.Dataframe(rows, visible=bool(rows)), shown
 
-    button.click(action(run), [dataset, sheet_clips, workers, fix], [told, table, sheet], api_visibility="private")
+    button.click(
+        action(run), [dataset, sheet_clips, workers, side, fix], [told, table, sheet], api_visibility="private"
+    )

@@ -6,7 +6,7 @@ from typing import get_args
 import gradio as gr
 
 from wan_alpha.cli.prepare import prepare
-from wan_alpha.cli.ui.actions import action, build_recipe, picked
+from wan_alpha.cli.ui.actions import action, build_recipe, picked, side_field
 from wan_alpha.training.recipes import PrepareRecipe
 
 
@@ -21,6 +21,7 @@ def add_prepare_tab(place):
         duplicates = gr.Checkbox(False, label="Leave near duplicates out")
         workers = gr.Number(None, label="Clips checked at a time; empty = one per core", precision=0,
                             elem_id="prepare-workers")  # fmt: skip
+        side = side_field("prepare-side")
     button = gr.Button("Make a dataset", variant="primary", elem_id="prepare-run")
     told = gr.HTML(elem_id="prepare-summary")
     table = gr.Dataframe(
@@ -28,10 +29,11 @@ def add_prepare_tab(place):
         visible=False,
     )  # fmt: skip
 
-    def run(source, state, skip_bad, scenes, duplicates, workers):
+    def run(source, state, skip_bad, scenes, duplicates, workers, side):
         values = {
             "source_dir": picked(None, source, "clips"), "source_state": state, "skip_bad": skip_bad,
             "split_scenes": scenes, "drop_near_duplicates": duplicates, "workers": workers,
+            "limits__min_side": side,
         }  # fmt: skip
         build_recipe(PrepareRecipe, output_dir="checked", **values)  # before a folder is made for it
         report = prepare(build_recipe(PrepareRecipe, output_dir=place.new_folder("dataset"), **values))
@@ -40,5 +42,5 @@ def add_prepare_tab(place):
         rows = [[row.row, str(row.file), row.reason] for row in report.skipped]
         return f"<p>{'<br>'.join(map(html.escape, lines))}</p>", gr.Dataframe(rows, visible=bool(rows))
 
-    given = [source, state, skip_bad, scenes, duplicates, workers]
+    given = [source, state, skip_bad, scenes, duplicates, workers, side]
     button.click(action(run), given, [told, table], api_visibility="private")
