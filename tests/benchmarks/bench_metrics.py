@@ -81,7 +81,7 @@ def compare(num_frames, height, width, noise, repeats=1):
 def peak_memory(num_frames, height, width):
     """Megabytes that a process needs to measure this many frames beyond what it had before; frames are drawn on."""
     options = ["--only_memory", "--num_frames", num_frames, "--height", height, "--width", width]
-    return float(processes.run_alone(__file__, *options))
+    return float(processes.run_alone(__file__, *options, timeout=3600))
 
 
 def measure_memory(num_frames, height, width):
