@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import draw_clip
 
 from wan_alpha.data.buckets import Bucket, parse_bucket
 from wan_alpha.data.clip_plan import plan_clips
 from wan_alpha.data.dataset import RGBAVideoDataset, collate
 from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.errors import DataError
+from wan_alpha.media.write import LosslessWriter
 from wan_alpha.training.config import TrainingSettings
 from wan_alpha.training.loading import load_batches
 from wan_alpha.training.order import SampleOrder, micro_batches
@@ -98,26 +99,17 @@ def test_several_datasets_make_one_plan(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def real_clips(tmp_path_factory, media_folder):
-    return media_folder(tmp_path_factory.mktemp("real"))
-
-
-@pytest.fixture(scope="module")
-def media_folder():
-    """media_folder(folder): clips of 12, 7 and 3 frames; the list says nothing of their sizes."""
-    from wan_alpha.media.write import LosslessWriter
-
-    def write(folder):
-        records = []
-        for number, (frames, height, width) in enumerate([(12, 32, 64), (7, 40, 40), (3, 32, 32)]):
-            for name, stream in ((f"{number}_rgb.mkv", "rgb"), (f"{number}_alpha.mkv", "matte")):
-                with LosslessWriter(folder / name, 16, stream) as writer:
-                    writer.write(draw_clip(frames, height, width))
-            records.append({"video": f"{number}_rgb.mkv", "prompt": ["one", "two"]})
-        (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
-        return Source(folder)
-
-    return write
+def real_clips(tmp_path_factory):
+    """Clips of 12, 7 and 3 frames; the list says nothing of their sizes."""
+    folder, generator, records = tmp_path_factory.mktemp("real"), np.random.default_rng(0), []
+    for number, (frames, height, width) in enumerate([(12, 32, 64), (7, 40, 40), (3, 32, 32)]):
+        clip = generator.integers(0, 256, (frames, height, width, 4), np.uint8)
+        for name, stream in ((f"{number}_rgb.mkv", "rgb"), (f"{number}_alpha.mkv", "matte")):
+            with LosslessWriter(folder / name, 16, stream) as writer:
+                writer.write(clip)
+        records.append({"video": f"{number}_rgb.mkv", "prompt": ["one", "two"]})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return Source(folder)
 
 
 def test_sizes_that_no_list_says_are_looked_at(real_clips):

@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.dataset import collate
 from wan_alpha.data.latent_cache import (
     CacheIndex,
     CacheItem,
     LatentCache,
-    LatentCacheDataset,
     content_key,
     has_empty_context,
     item_path,
@@ -219,6 +219,7 @@ def test_several_captions_are_kept_and_one_is_taken_by_each_sample(tmp_path):
 
     assert set(chosen(0, 0)) == {item.prompt, "b", "c"}
     assert chosen(0, 0) == chosen(0, 0) and chosen(0, 0) != chosen(0, 1) and chosen(0, 0) != chosen(1, 0)
+    assert cache.prompts()[:3] == [item.prompt, "b", "c"]
     dataset = LatentCacheDataset(cache)
     dataset.set_epoch(7)
     assert dataset.clip(3)["prompt"] == item.prompt and "sample_seed" not in dataset.clip(3)

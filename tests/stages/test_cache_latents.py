@@ -11,7 +11,8 @@ from tiny_wan_files import NUM_TOKENS, write_dataset
 from wan_alpha.alpha.composite import background_color, hard_render
 from wan_alpha.alpha.masks import gaussian_ellipse
 from wan_alpha.data import digests
-from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, item_path, pad_context
+from wan_alpha.data.cached_samples import LatentCacheDataset
+from wan_alpha.data.latent_cache import LatentCache, item_path, pad_context
 from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.errors import CheckpointError, DataError
 from wan_alpha.models.rgba_vae import RGBAlphaVAE

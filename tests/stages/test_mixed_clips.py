@@ -5,7 +5,8 @@ import torch
 from stop_every_step import everything, train_stopping
 from tiny_wan_files import write_dataset
 
-from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, pad_context
+from wan_alpha.data.cached_samples import LatentCacheDataset
+from wan_alpha.data.latent_cache import LatentCache, pad_context
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.stage1_vae import ReconstructionModule, held_out_clips, train_vae

@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 from stop_every_step import everything, train_stopping
 from tiny_wan_files import write_dataset, write_wan
 
+from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.dataset import collate
-from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, item_path
+from wan_alpha.data.latent_cache import LatentCache, item_path
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.models.adapters import add_adapter, load_adapter, merge_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE

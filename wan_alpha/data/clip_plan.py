@@ -57,35 +57,34 @@ def plan_clips(
         DataError: a list or file cannot be read, or a dataset has no clip left.
     """
     by_source = [read_manifest(source.manifest, source.base_path) for source in sources]
-    rows = [row for part in by_source for row in part]
     are_needed = len(buckets) > 1 or not ping_pong
-    measures = _measure(rows, target_fps, are_needed, progress)
-    plan, left_out, parts, tallies = ([], [], [], Counter())
-    place = 0
+    measures = iter(_measure([row for part in by_source for row in part], target_fps, are_needed, progress))
+    rows, shapes, left_out, parts, tallies = [], [], [], [], Counter()
     for source, part in zip(sources, by_source, strict=True):
-        name, kept = str(source.manifest), 0
-        for row in part:
-            measured = measures[place]
-            place += 1
+        name, num_before = str(source.manifest), len(rows)
+        for row, measured in zip(part, measures, strict=False):
             bucket = buckets[0] if measured is None else choose_bucket(buckets, measured.frames, measured.size)
             if not ping_pong and not measured.is_still and measured.frames < bucket.frames:
                 why = f"{measured.frames} frames, the least bucket has {bucket.frames}, and ping_pong is off"
                 left_out.append((name, row, why))
                 continue
-            kept += 1
-            plan.append((row, bucket))
-            tallies[bucket, "clips"] += 1
-            if measured is None:
-                tallies[bucket, "unknown"] += 1
-            else:
-                tallies[bucket, "longer"] += measured.frames > bucket.frames
-                tallies[bucket, "shorter"] += measured.frames < bucket.frames
-        if not kept:
+            rows.append(row)
+            shapes.append(bucket)
+            tallies.update([(bucket, "clips"), (bucket, _length_beside(bucket, measured))])
+        if len(rows) == num_before:
             raise DataError(f"{name}: no clip is left: {left_out[-1][2]} (the last of {len(part)} rows)")
-        parts.append(Part(name, kept, source.repeat, source.weight))
+        parts.append(Part(name, len(rows) - num_before, source.repeat, source.weight))
     mixture = Mixture(parts, seed)
     summary = "\n".join([_bucket_table(buckets, tallies), _left_out_lines(left_out), *share_table(mixture)])
-    return ClipPlan([row for row, _ in plan], [bucket for _, bucket in plan], mixture, left_out, summary)
+    return ClipPlan(rows, shapes, mixture, left_out, summary)
+
+
+def _length_beside(bucket, measured):
+    if measured is None:
+        return "unknown"
+    if measured.frames == bucket.frames:
+        return "equal"
+    return "longer" if measured.frames > bucket.frames else "shorter"
 
 
 @dataclass(frozen=True)

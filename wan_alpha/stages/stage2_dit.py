@@ -7,9 +7,10 @@ import torch
 from diffsynth.diffusion import DiffusionTrainingModule
 from torch import Tensor
 
+from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.dataset import collate
 from wan_alpha.data.digests import Digests
-from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset
+from wan_alpha.data.latent_cache import LatentCache
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.inference.sampler import sample_latents
