@@ -168,6 +168,19 @@ def test_state_of_every_kind_comes_back():
     assert fresh.param_groups[0]["lists"] == (0.5, 0.25) and fresh.param_groups[0]["k"] == 1
 
 
+def test_a_checkpoint_of_an_earlier_version_held_tensors_alone():
+    parameters = {"w": torch.nn.Parameter(torch.ones(5))}
+    optimizer = make_optimizer(settings(), parameters.values())
+    parameters["w"].grad = torch.arange(5.0)
+    optimizer.step()
+    tensors, _ = split_state(optimizer, parameters)
+    fresh = make_optimizer(settings(), parameters.values())
+    restore_state(fresh, parameters, tensors, {})
+    for field, value in optimizer.state[parameters["w"]].items():
+        assert torch.equal(fresh.state[parameters["w"]][field], value)
+    assert fresh.param_groups[0]["lr"] == 1e-4 and fresh.param_groups[0]["fused"] is True
+
+
 class Unstorable(torch.optim.SGD):
     def step(self, closure=None):
         super().step(closure)
