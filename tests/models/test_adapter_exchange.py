@@ -109,6 +109,8 @@ def test_dtypes_stay_unless_asked(base, tmp_path):
     assert {tensor.dtype for tensor in read(half)[0].values()} == {torch.bfloat16}
     again = convert(half, tmp_path / "again.safetensors", "wan-alpha")
     assert {tensor.dtype for tensor in read(again)[0].values()} == {torch.bfloat16}
+    comfyui = read(convert(half, tmp_path / "comfyui.safetensors", "comfyui", dora_norm="adapted"))[0]
+    assert {tensor.dtype for name, tensor in comfyui.items() if name.endswith(".alpha")} == {torch.float32}
 
 
 KOHYA = {
@@ -216,7 +218,7 @@ def test_rslora_and_patterns_of_peft(base, velocity, tmp_path):
 
 def test_a_dora_for_comfyui_needs_the_base(base, tmp_path):
     path = WRITERS["peft"](make_layers(base, "dora", "uneven"), tmp_path, "dora")
-    with pytest.raises(CheckpointError, match="that divides the magnitudes by the base's row norms.*--base"):
+    with pytest.raises(CheckpointError, match="ComfyUI divides a DoRA's magnitudes by the base's row norms.*--base"):
         convert(path, tmp_path / "no.safetensors", "comfyui")
     plain = convert(path, tmp_path / "as_lycoris.safetensors", "comfyui", dora_norm="adapted")
     for layer, module in read_adapter(path).modules.items():

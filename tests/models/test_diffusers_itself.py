@@ -1,4 +1,4 @@
-"""diffusers itself, where it is installed: its Wan transformer with our files computes what the source's program did."""
+"""diffusers itself, where it is installed: its Wan transformer with our files gives the source program's output."""
 
 import pytest
 import torch

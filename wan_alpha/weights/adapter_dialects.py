@@ -128,7 +128,7 @@ def _write_comfyui(adapter, path):
         else:
             tensors |= {f"{name}.lora_down.weight": module.down, f"{name}.lora_up.weight": module.up}
         if module.rank is not None:
-            tensors[f"{name}.alpha"] = torch.tensor(_alpha(module))
+            tensors[f"{name}.alpha"] = torch.tensor(float(_alpha(module)))
         if module.magnitude is not None:
             tensors[f"{name}.dora_scale"] = module.magnitude.view(-1, *[1] * (len(module.shape) - 1))
     for parameter, difference in adapter.differences.items():

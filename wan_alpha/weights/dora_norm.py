@@ -31,9 +31,9 @@ def with_dora_norm(adapter, norm, base=None):
         return replace(adapter, dora_norm=norm)
     if base is None:
         raise CheckpointError(
-            f"{adapter.path}: a DoRA between ComfyUI and others: that divides the magnitudes by the base's row norms "
-            "and all others by the adapted weight's; give --base with the model it is for and the numbers agree, or "
-            "--dora_norm adapted to take the magnitudes as they are (LyCORIS's meaning; ComfyUI's result then differs)"
+            f"{adapter.path}: ComfyUI divides a DoRA's magnitudes by the base's row norms, others by the adapted "
+            "weight's: give --base with the model it is for and the numbers agree, or --dora_norm adapted to take the "
+            "magnitudes as they are (LyCORIS's meaning; ComfyUI's result then differs)"
         )
     modules = {}
     for layer, module in adapter.modules.items():
