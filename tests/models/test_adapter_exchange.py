@@ -153,7 +153,7 @@ def test_biases_travel_as_pefts_lora_bias(base, output, tmp_path):
 
 
 def test_differences_stay_with_comfyui(base, velocity, output, tmp_path):
-    """A step-distillation file as LightX2V writes it: norms, biases, and diff_m under the name that ComfyUI asks for."""
+    """A step-distillation file as LightX2V writes it: norms, biases, diff_m under the name that ComfyUI asks for."""
     tensors, _ = read(WRITERS["comfyui"](make_layers(base, "lora", "alpha_is_rank"), tmp_path, "lora"))
     differences = {"norm3.diff": 48, "norm3.diff_b": 48, "self_attn.q.diff_b": 48, "cross_attn.norm_q.diff": 48}
     tensors |= {f"diffusion_model.blocks.0.{name}": 0.1 * torch.randn(size) for name, size in differences.items()}

@@ -12,6 +12,7 @@ from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import TrainDiTRecipe
+from wan_alpha.weights.adapter_card import read_adapter_card
 from wan_alpha.weights.io import load_state_dict
 from wan_alpha.weights.textual_inversion import read_placeholders
 
@@ -79,6 +80,8 @@ def test_with_an_adapter_both_learn(make_recipe):
     }  # fmt: skip
     adapter = load_state_dict(recipe.output_dir / "adapter.safetensors")
     assert all(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
+    card = read_adapter_card(recipe.output_dir / "adapter.safetensors")
+    assert card.tokens == (recipe.textual_inversion.placeholder,)
 
 
 def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monkeypatch):
