@@ -4,15 +4,13 @@ import json
 
 import pytest
 import torch
+from forbid_wide import ForbidWide
 from miniature_wan import DIT_SIZES, NUM_TOKENS, TEXT_SIZES, make_dit, write_tokenizer, write_wan_folder
 from safetensors.torch import load_file, save_file
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.wan import (
-    choose_device,
-    choose_dtype,
     encode_prompts,
     load_dit,
     load_tokenizer,
@@ -200,17 +198,6 @@ def test_bfloat16_weights_keep_float32_timesteps_apart(autocast):
     assert not torch.equal(found[0], found[1])
 
 
-class ForbidWide(TorchDispatchMode):
-    """Refuses every operation that makes a float64 or complex tensor, as MPS does."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, torch.Tensor) and (tensor.is_complex() or tensor.dtype == torch.float64):
-                raise AssertionError(f"{func} made {tensor.dtype}")
-        return result
-
-
 def test_real_arithmetic_gives_the_same_without_float64_or_complex():
     from wan_alpha.models.real_arithmetic import use_real_rotary
 
@@ -238,23 +225,6 @@ def test_real_timestep_embedding_is_exact():
     timesteps = torch.linspace(0, 1000, 777)
     difference = sinusoidal_embedding_real(256, timesteps) - sinusoidal_embedding_1d(256, timesteps)
     assert difference.abs().max() <= TOLERANCE["same_arithmetic"]
-
-
-def test_devices_and_dtypes(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_device().type == choose_device("cpu").type == "cpu"
-    for name, message in (("cuda", "not available"), ("mps", "not available"), ("tpu", "choose auto, cuda, mps, cpu")):
-        with pytest.raises(ConfigError, match=message):
-            choose_device(name)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_device().type == "mps"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device().type == "cuda" and choose_device("cuda:1").index == 1
-    assert [choose_dtype(device) for device in ("cuda", "mps", "cpu")] == [torch.bfloat16, torch.float32, torch.float32]
-    assert choose_dtype("cpu", "bf16") == torch.bfloat16 and choose_dtype("cuda", "fp32") == torch.float32
-    with pytest.raises(ConfigError, match="choose auto, fp32, bf16"):
-        choose_dtype("cpu", "fp16")
 
 
 def test_code_in_a_tokenizer_folder_is_never_run(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from wan_alpha.losses.lpips_loss import lpips_network
 from wan_alpha.metrics.reference_meter import ReferenceMeter
 from wan_alpha.metrics.ssim import WINDOW
 from wan_alpha.metrics.transparency import TransparencyMeter
-from wan_alpha.models.wan import choose_device
+from wan_alpha.models.devices import choose_device
 from wan_alpha.training.progress import StepProgress
 
 # Pixels that are read at a time; four channels, 8 bits and float32.

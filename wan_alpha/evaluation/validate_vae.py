@@ -22,8 +22,8 @@ from wan_alpha.media.write import OpaqueWriter, write_png
 from wan_alpha.metrics.mae import MAE_BARS, Verdict, mae_verdict
 from wan_alpha.metrics.reconstruction import ReconstructionMeter, ReconstructionQuality
 from wan_alpha.metrics.reference_meter import ReferenceMeter
+from wan_alpha.models.devices import announce, choose_compute
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
-from wan_alpha.models.wan import choose_device, choose_dtype
 from wan_alpha.training.config import GRID
 from wan_alpha.training.progress import StepProgress
 
@@ -150,8 +150,8 @@ def validate_vae(recipe) -> ValidationReport:
     """
     row = find_clip(recipe)
     rgb, alpha = load_clip(recipe, row)
-    device = choose_device(recipe.device)
-    dtype = choose_dtype(device, recipe.precision)
+    compute = announce(choose_compute(recipe.device, recipe.precision))
+    device, dtype = compute.device, compute.dtype
     model = recipe.model
     vae = RGBAlphaVAE.from_pretrained(
         model.base_vae, model.rgba_weights, model.decoder_lora, dtype=dtype, device=device

@@ -70,12 +70,12 @@ def generate(recipe, progress=True):
     from wan_alpha.inference.placement import read_placement
     from wan_alpha.models.base_vae import check_token_grid, vae_kind_of_file
     from wan_alpha.models.causal_vae import TEMPORAL_STRIDE
-    from wan_alpha.models.wan import choose_device, choose_dtype
+    from wan_alpha.models.devices import announce, choose_compute
 
     prompts = read_prompts(recipe)
     check_formats(recipe)
-    device = choose_device(recipe.device)
-    dtype = choose_dtype(device, recipe.precision)
+    compute = announce(choose_compute(recipe.device, recipe.precision, recipe.attention))
+    device, dtype = compute.device, compute.dtype
     vae = vae_kind_of_file(recipe.model.base_vae)
     check_token_grid(vae, {"height": recipe.height, "width": recipe.width})
     grid = (

@@ -6,39 +6,9 @@ from diffsynth.core import gradient_checkpoint_forward
 from diffsynth.models.wan_video_dit import sinusoidal_embedding_1d
 from torch import nn
 
-from wan_alpha.errors import ConfigError
+from wan_alpha.models.devices import choose_device, choose_dtype  # noqa: F401 (known from here)
 from wan_alpha.models.load import load_dit, load_text_encoder, load_tokenizer, load_wan  # noqa: F401 (known from here)
 from wan_alpha.models.real_arithmetic import sinusoidal_embedding_real, use_real_rotary
-
-
-def choose_device(name="auto"):
-    """The device to compute on: "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        ConfigError: an unknown name, or a device that this machine or this PyTorch has not.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
-    kind = str(name).partition(":")[0]
-    if kind not in there:
-        raise ConfigError(f"device {name!r} is unknown: choose auto, {', '.join(there)}")
-    if not there[kind]:
-        raise ConfigError(f"device {name!r} is not available here: choose auto or cpu")
-    return torch.device(name)
-
-
-def choose_dtype(device, precision="auto"):
-    """The dtype to compute in: "fp32", "bf16", or "auto", which is bf16 on CUDA and float32 elsewhere.
-
-    Raises:
-        ConfigError: an unknown precision.
-    """
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    dtypes["auto"] = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
-    if precision not in dtypes:
-        raise ConfigError(f"precision {precision!r} is unknown: choose auto, fp32, bf16")
-    return dtypes[precision]
 
 
 @torch.no_grad()

@@ -282,12 +282,13 @@ def _check_finite(tensor, origin):
 
 
 def _device_and_dtype(recipe):
-    from wan_alpha.models.wan import choose_device, choose_dtype
+    from wan_alpha.models.devices import announce, choose_compute
 
-    device = choose_device(recipe.device)
+    compute = announce(choose_compute(recipe.device, recipe.precision))
+    device = compute.device
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return device, choose_dtype(device, recipe.precision)
+    return device, compute.dtype
 
 
 def _text_fingerprint(model, digests):

@@ -13,6 +13,7 @@ from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.losses.reconstruction import TEMPORAL_TERMS, TERMS, RGBAReconstructionLoss
 from wan_alpha.metrics.reconstruction import ReconstructionMeter
+from wan_alpha.models.devices import announce, choose_compute
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.dry_run import foresee_vae
@@ -184,6 +185,7 @@ def train_vae(recipe):
     check_optimizer(recipe.training)
     if recipe.dry_run:
         return foresee_vae(recipe)
+    announce(choose_compute(recipe.training.device, recipe.training.precision))
     clips = training_clips(recipe.data, recipe.seed)
     held_out = held_out_clips(recipe.data) if recipe.data.validation_metadata is not None else []
     # The first held-out clips; without any, the first of those that are trained on.

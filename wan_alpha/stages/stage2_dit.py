@@ -15,7 +15,8 @@ from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.inference.sampler import sample_latents
 from wan_alpha.models.adapters import add_adapter
-from wan_alpha.models.wan import choose_device, choose_dtype, predict_velocity
+from wan_alpha.models.devices import announce, choose_compute
+from wan_alpha.models.wan import predict_velocity
 from wan_alpha.stages.dit_exports import describe_weights, export_trained, run_cards, trained_files, weights_sha256
 from wan_alpha.stages.dry_run import foresee_dit
 from wan_alpha.stages.experts import (
@@ -230,16 +231,14 @@ def train_dit(recipe):
     if recipe.validation_cache is not None:
         validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
         check_same_encoders(cache, validation.cache)
-    device = choose_device(recipe.training.device)
+    compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
-    pipe = load_trained_dits(recipe.model, choose_dtype(device, recipe.training.precision))
+    pipe = load_trained_dits(recipe.model, compute.dtype)
     check_fits_dit(cache, pipe.dit)
     captions, placeholder = None, recipe.textual_inversion.placeholder
     if placeholder is not None:
         check_captions_name(placeholder, cache.prompts())
-        captions = CaptionEncoder(
-            recipe.model.wan, recipe.textual_inversion, choose_dtype(device, recipe.training.precision)
-        )
+        captions = CaptionEncoder(recipe.model.wan, recipe.textual_inversion, compute.dtype)
     base_sha256 = {expert: weights_sha256(dit) for expert, dit in trained_experts(pipe, recipe.model.expert)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a new adapter's A is drawn from the global generator

@@ -39,6 +39,7 @@ NumFrames = Annotated[int, AfterValidator(_frame_count)]
 GridSize = Annotated[int, AfterValidator(_on_grid)]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Precision = Literal["auto", "fp32", "bf16"]
+Attention = Literal["auto", "torch", "flash2", "flash3", "sage"]
 
 
 def allows_none(annotation):

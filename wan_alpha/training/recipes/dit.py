@@ -6,7 +6,16 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from wan_alpha.training.config import Device, GridSize, NumFrames, PlannedRecipe, Precision, Section, TrainingSettings
+from wan_alpha.training.config import (
+    Attention,
+    Device,
+    GridSize,
+    NumFrames,
+    PlannedRecipe,
+    Precision,
+    Section,
+    TrainingSettings,
+)
 from wan_alpha.training.recipes.shared import RESUME_TRAINING, Background, ClipData, RGBAVAEModel, WanSource
 
 ADAPTER_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
@@ -163,6 +172,7 @@ class TrainDiTSettings(TrainingSettings):
     """How stage 2 trains."""
 
     gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    attention: Attention = Field("auto", description="attention backend; auto = FlashAttention if it can run, or torch")
 
 
 class TrainDiTRecipe(PlannedRecipe):
@@ -170,7 +180,7 @@ class TrainDiTRecipe(PlannedRecipe):
 
     # A cache may have moved; whether it holds what it did is for the loop to say, by the dataset's fingerprint.
     may_change_on_resume: ClassVar = RESUME_TRAINING | {
-        "cache", "validation_cache", "title", "trigger_words",
+        "training.attention", "cache", "validation_cache", "title", "trigger_words",
         *(f"preview.{name}" for name in PreviewSettings.model_fields),
     }  # fmt: skip
 

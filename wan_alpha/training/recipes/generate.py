@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wan_alpha.training.config import Device, GridSize, NumFrames, Precision, Recipe
+from wan_alpha.training.config import Attention, Device, GridSize, NumFrames, Precision, Recipe
 from wan_alpha.training.recipes.shared import FormatName, RGBAVAEModel, WanSource
 
 
@@ -74,6 +74,7 @@ class GenerateRecipe(Recipe):
     tiled: bool = Field(False, description="decode in spatial tiles: less memory, more time")
     device: Device = Field("auto", description="where to run")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    attention: Attention = Field("auto", description="attention backend; auto = FlashAttention if it can run, or torch")
 
     @model_validator(mode="after")
     def _is_consistent(self):
