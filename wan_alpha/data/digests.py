@@ -13,11 +13,11 @@ class Digests:
     """SHA-256 of files, kept in ``<folder>/digests.json`` by path, size and time of the last change.
 
     A file that is not the one that was hashed (another size or time) is hashed again; a list that cannot be read counts
-    as empty.
+    as empty. `callback` is told as that of ``weights.io.file_sha256``.
     """
 
-    def __init__(self, folder):
-        self.path = Path(folder) / FILE
+    def __init__(self, folder, callback=None):
+        self.path, self.callback = Path(folder) / FILE, callback
         try:
             self._known = dict(json.loads(self.path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -36,7 +36,7 @@ class Digests:
         key, mark = str(path.resolve()), [state.st_size, state.st_mtime_ns]
         known = self._known.get(key)
         if known is None or known[:2] != mark:
-            known = self._known[key] = [*mark, file_sha256(path)]
+            known = self._known[key] = [*mark, file_sha256(path, self.callback)]
         return known[2]
 
     def source(self, path) -> str:

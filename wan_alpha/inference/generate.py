@@ -27,7 +27,7 @@ from wan_alpha.media.formats import find_format
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, read_manifest, write_manifest
 from wan_alpha.metrics.coverage import Coverage
 from wan_alpha.training.environment import describe_environment
-from wan_alpha.training.progress import StepProgress
+from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.weights.io import read_metadata
 
 NAMED_CHARACTERS = 40  # of a prompt, in its clip's folder name
@@ -84,7 +84,7 @@ def generate(recipe, progress=True):
         recipe.width // vae.spatial_stride,
     )
     ellipse = None if recipe.mask is None else read_placement(recipe.mask, grid)
-    contexts, negative = _encode(recipe, prompts, device, dtype)
+    contexts, negative = _encode(recipe, prompts, device, dtype, progress)
     latents = _sample(recipe, contexts, negative, (1, vae.latent_channels, *grid), ellipse, device, dtype, progress)
     return _decode(recipe, prompts, latents, device, dtype, progress)
 
@@ -147,14 +147,16 @@ def check_placeholders_are_used(prompts, learned):
             raise ConfigError(f"{path}: no prompt names what it holds; write {words} where it is meant")
 
 
-def _encode(recipe, prompts, device, dtype):
+def _encode(recipe, prompts, device, dtype, progress):
     from wan_alpha.models.textual_inversion import add_placeholders
     from wan_alpha.models.wan import encode_prompts, load_wan
     from wan_alpha.weights.textual_inversion import read_placeholders
 
     learned = [(path, read_placeholders(path)) for path in recipe.model.embeddings]
     check_placeholders_are_used(prompts, learned)
-    pipe = load_wan(recipe.model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype)
+    parts = ("text_encoder", "tokenizer")
+    with StageBars("tensors", progress) as bars:
+        pipe = load_wan(recipe.model.wan, components=parts, device=device, dtype=dtype, callback=bars)
     for path, placeholders in learned:
         add_placeholders(pipe, placeholders, path)
     contexts = [encode_prompts(pipe, [prompt]).cpu() for prompt in prompts]
@@ -170,7 +172,8 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
     from wan_alpha.models.wan import load_wan
 
     model = recipe.model
-    pipe = load_wan(model.wan, components=("dit",), device=device, dtype=dtype)
+    with StageBars("tensors", progress) as bars:
+        pipe = load_wan(model.wan, components=("dit",), device=device, dtype=dtype, callback=bars)
     for dit in filter(None, (pipe.dit, pipe.dit2)):
         if dit.in_dim != shape[1]:
             raise ConfigError(
@@ -202,8 +205,10 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
     vae = RGBAlphaVAE.from_pretrained(model.base_vae, model.rgba_weights, model.decoder_lora, dtype, device)
     if recipe.tiled:
         vae.tiling = Tiling(stride=vae.spatial_stride)
-    digests = Digests(recipe.output_dir)
-    models, clips = hash_models(model, digests), []
+    with StageBars("bytes", progress) as bars:
+        digests = Digests(recipe.output_dir, bars)
+        models, clips = hash_models(model, digests), []
+    digests.callback = None
     Path(recipe.output_dir).mkdir(parents=True, exist_ok=True)
     digests.save()
     with StepProgress("decoding", recipe.num_frames * len(prompts), enabled=progress, unit="frames") as bar:

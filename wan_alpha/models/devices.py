@@ -61,9 +61,14 @@ def choose_compute(device="auto", precision="auto", attention="auto"):
 
 def announce(compute):
     """Print what was chosen to standard error, by the first process alone; returns it."""
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    if is_first_process():
         print(compute.describe(), file=sys.stderr)
     return compute
+
+
+def is_first_process():
+    """Whether this is the process of a launch that speaks for all."""
+    return int(os.environ.get("LOCAL_RANK", 0)) == 0
 
 
 def choose_device(name="auto"):

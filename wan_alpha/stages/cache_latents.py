@@ -31,7 +31,7 @@ from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.dry_run import foresee_cache
 from wan_alpha.training.device import autocast
 from wan_alpha.training.meeting import Meeting
-from wan_alpha.training.progress import StepProgress
+from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.weights.wan_layout import find_wan_files
 
 PREPROCESSING_VERSION = 2  # raise it when frames, renders or ellipses come out differently from the same recipe
@@ -113,9 +113,11 @@ def _build(recipe, rank, world_size, meeting):
     fingerprint = vae.fingerprint()
     if not is_first:
         meeting.wait_for("hashes", [0])  # the first process reads the large files, the others its list of hashes
-    digests = Digests(folder)
-    text_fingerprint = _text_fingerprint(recipe.model, digests)
-    vae_files = _vae_files(recipe.model, digests)
+    with StageBars("bytes", is_first) as bars:
+        digests = Digests(folder, bars)
+        text_fingerprint = _text_fingerprint(recipe.model, digests)
+        vae_files = _vae_files(recipe.model, digests)
+    digests.callback = None
     plan = plan_items(clips, recipe, dtype, fingerprint, text_fingerprint, digests)
     if is_first:
         digests.save()
@@ -226,7 +228,10 @@ def encode_contexts(model, prompts, device, dtype, show=True) -> tuple[dict[str,
     """
     from wan_alpha.models.wan import encode_prompts, load_wan
 
-    pipe = load_wan(model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype)
+    with StageBars("tensors", show) as bars:
+        pipe = load_wan(
+            model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype, callback=bars
+        )  # fmt: skip
     contexts, context_length = {}, 0
     with StepProgress("captions", len(prompts), enabled=show, unit="captions") as progress:
         for start in range(0, len(prompts), PROMPT_BATCH):

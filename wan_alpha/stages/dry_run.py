@@ -11,7 +11,7 @@ from wan_alpha.errors import ConfigError
 from wan_alpha.losses.backbone_weights import find_backbone_weights
 from wan_alpha.losses.perceptual import VGGPerceptualLoss, vgg16_layers
 from wan_alpha.models.adapters import KINDS
-from wan_alpha.models.wan import choose_device, choose_dtype
+from wan_alpha.models.devices import choose_device, choose_dtype
 from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.experts import BOTH, LOW
 from wan_alpha.training.foresight import (

@@ -12,11 +12,11 @@ HIGH, LOW = EXPERTS
 BOTH = "both"
 
 
-def load_trained_dits(model, dtype):
+def load_trained_dits(model, dtype, callback=None):
     """A pipeline with what is trained: as ``dit`` the only DiT or the one expert, or both as ``dit`` and ``dit2``.
 
     Args:
-        model: TrainDiTModel; dtype: of the weights, on the CPU: the loop moves them.
+        model: TrainDiTModel; dtype: of the weights, on the CPU: the loop moves them; callback: as in ``load_wan``.
 
     Returns:
         the pipeline; its ``boundary`` is where the experts take turns, None without experts.
@@ -37,7 +37,7 @@ def load_trained_dits(model, dtype):
     if has_two and expert in EXPERTS:
         # The other expert is not even read: each is as large as a model.
         source = [[str(path) for path in (files.dit if expert == HIGH else files.dit_low_noise)]]
-    pipe = load_wan(source, components=("dit",), device="cpu", dtype=dtype)
+    pipe = load_wan(source, components=("dit",), device="cpu", dtype=dtype, callback=callback)
     pipe.boundary = None if expert is None else model.boundary or find_boundary(files)
     return pipe
 

@@ -15,7 +15,7 @@ from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.inference.sampler import sample_latents
 from wan_alpha.models.adapters import add_adapter
-from wan_alpha.models.devices import announce, choose_compute
+from wan_alpha.models.devices import announce, choose_compute, is_first_process
 from wan_alpha.models.wan import predict_velocity
 from wan_alpha.stages.dit_exports import describe_weights, export_trained, run_cards, trained_files, weights_sha256
 from wan_alpha.stages.dry_run import foresee_dit
@@ -37,9 +37,9 @@ from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
+from wan_alpha.training.progress import StageBars
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
 
-ADAPTER_FILE = "adapter.safetensors"
 NUM_VALIDATION_TIMESTEPS = 4
 
 
@@ -233,7 +233,8 @@ def train_dit(recipe):
         check_same_encoders(cache, validation.cache)
     compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
-    pipe = load_trained_dits(recipe.model, compute.dtype)
+    with StageBars("tensors", enabled=is_first_process()) as bars:
+        pipe = load_trained_dits(recipe.model, compute.dtype, callback=bars)
     check_fits_dit(cache, pipe.dit)
     captions, placeholder = None, recipe.textual_inversion.placeholder
     if placeholder is not None:

@@ -21,6 +21,43 @@ def watch_progress(watcher):
         _WATCHER.reset(token)
 
 
+@contextmanager
+def report_progress(callback):
+    """While it lasts, everything of this thread that shows a bar calls callback(stage, done, total), for front ends.
+
+    Stages are those of the bars: "loading", "hashing", "clips" (caching), "sampling", "decoding", "converting", the
+    training's description, and so on; `total` is None where it is not known yet. The bars themselves stay.
+    """
+    with watch_progress(lambda stage, done, total, figure: callback(stage, done, total)):
+        yield
+
+
+class StageBars:
+    """A callback(stage, done, total) that shows itself: one bar after the other, a new one for each stage.
+
+    Args:
+        unit: name of a step; enabled: False shows nothing; console: as in :class:`StepProgress`.
+    """
+
+    def __init__(self, unit="it", enabled=True, console=None):
+        self._options = {"unit": unit, "enabled": enabled, "console": console}
+        self._bar = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._bar is not None:
+            self._bar.__exit__(*error)
+            self._bar = None
+
+    def __call__(self, stage, done, total):
+        if self._bar is None or self._bar.description != stage:
+            self.__exit__(None, None, None)
+            self._bar = StepProgress(stage, total, **self._options).__enter__()
+        self._bar.update(done, total=total)
+
+
 class StepProgress:
     """Progress over steps with a figure and the rate; a context manager.
 

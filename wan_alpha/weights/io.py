@@ -22,6 +22,7 @@ _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError,
     TypeError, AssertionError, struct.error,
 )  # fmt: skip
+_HASHED_AT_A_TIME = 16 * 2**20  # bytes
 
 
 def _existing(path):
@@ -180,10 +181,17 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
-def file_sha256(path):
-    """SHA-256 of a file's bytes, as hex."""
+def file_sha256(path, callback=None):
+    """SHA-256 of a file's bytes, as hex; callback("hashing", bytes done, bytes in all) is told now and then."""
+    digest, done = hashlib.sha256(), 0
     with open(_existing(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        while piece := file.read(_HASHED_AT_A_TIME):
+            digest.update(piece)
+            done += len(piece)
+            if callback is not None:
+                callback("hashing", done, size)
+    return digest.hexdigest()
 
 
 def tensors_sha256(tensors):
