@@ -60,6 +60,7 @@ def write_random_dit(path, sizes):
     """A DiT file in bf16 with random weights, one tensor in memory at a time; its size in GiB."""
     import torch
 
+    from wan_alpha.models.load import dit_shapes
     from wan_alpha.weights.safetensors_stream import safetensors_stream
 
     shapes = dit_shapes(sizes)
@@ -72,18 +73,6 @@ def write_random_dit(path, sizes):
         for chunk in chunks:
             file.write(chunk)
     return num_bytes / GIB
-
-
-def dit_shapes(sizes):
-    """Name -> shape of the DiT of a registry entry."""
-    import torch
-    from diffsynth.models.wan_video_dit import WanModel
-
-    own = {"text_dim": 4096, "freq_dim": 256, "eps": 1e-6, "patch_size": (1, 2, 2)}
-    own |= {name: sizes[name] for name in ("dim", "ffn_dim", "in_dim", "out_dim", "num_heads", "num_layers")}
-    with torch.device("meta"):
-        model = WanModel(has_image_input=sizes["image_input"], **own)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def load_and_measure(path, dtype, device):

@@ -150,6 +150,15 @@ def load_tokenizer(folder):
     return tokenizer
 
 
+def dit_shapes(sizes):
+    """Name -> shape of the tensors of a DiT with the sizes of a registry entry (``KnownModel.dit``)."""
+    own = {"text_dim": 4096, "freq_dim": 256, "eps": 1e-6, "patch_size": (1, 2, 2)}
+    own |= {name: sizes[name] for name in ("dim", "ffn_dim", "in_dim", "out_dim", "num_heads", "num_layers")}
+    with torch.device("meta"):
+        model = WanModel(has_image_input=sizes["image_input"], **own)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
 class _Counter:
     """Counts the tensors of several models for one callback."""
 
