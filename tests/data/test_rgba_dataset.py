@@ -68,6 +68,14 @@ def test_a_bad_file_stops_with_its_row_and_is_not_replaced(rows):
         data[1]
 
 
+def test_a_sample_of_an_epoch_is_that_whichever_was_chosen_since(rows):
+    """Workers that are an epoch apart share what `set_epoch` sets."""
+    data, other = dataset(rows), dataset(rows)
+    other.set_epoch(2)
+    data.set_epoch(7)
+    assert same(data.sample(2, 1), other[1]) and not same(data[1], other[1])
+
+
 def test_workers_that_live_on_follow_the_epoch(rows):
     data = dataset(rows, repeat=1)
     loader = DataLoader(data, batch_size=2, num_workers=1, persistent_workers=True, collate_fn=collate)

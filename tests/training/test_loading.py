@@ -30,6 +30,19 @@ class Counting:
         return os.getpid(), self.epoch, index
 
 
+class Sharing:
+    """Keeps the epoch where all workers see it, as the stages' datasets do."""
+
+    def __init__(self):
+        self.epoch = None
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def sample(self, epoch, index):
+        return epoch, index
+
+
 def shares(num_epochs, num_steps=4):
     return [(epoch, [MicroBatch([step], 1.0)]) for epoch in range(num_epochs) for step in range(num_steps)]
 
@@ -80,3 +93,13 @@ def test_options_of_workers_without_workers_are_refused(option):
     given = {"output_dir": "out", "model.wan": "wan", "cache": "cache", "training.max_steps": 5}
     with pytest.raises(ConfigError, match="has no effect with num_workers = 0"):
         load_recipe(TrainDiTRecipe, overrides=given | {f"training.{name}": value for name, value in option.items()})
+
+
+def test_loaders_that_are_an_epoch_apart_do_not_change_each_others_samples():
+    """What two workers of one run do, one of which is ahead: in one process, so that their order is known."""
+    data = Sharing()
+    early, late = (load_batches(data, [(epoch, [MicroBatch([0, 1], 1.0), MicroBatch([2], 1.0)])], list, settings(), CPU)
+                   for epoch in (0, 1))  # fmt: skip
+    assert [next(early), next(late), next(early), next(late)] == [
+        [(0, 0), (0, 1)], [(1, 0), (1, 1)], [(0, 2)], [(1, 2)],
+    ]  # fmt: skip

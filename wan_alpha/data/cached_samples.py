@@ -73,7 +73,11 @@ class LatentCacheDataset(Dataset):
         return len(self.mixture)
 
     def __getitem__(self, index: int) -> dict:
-        sample_seed = derive_seed(self.seed, int(self._epoch), index)
+        return self.sample(int(self._epoch), index)
+
+    def sample(self, epoch: int, index: int) -> dict:
+        """The sample of an epoch, whichever `set_epoch` chose."""
+        sample_seed = derive_seed(self.seed, epoch, index)
         item = self.cache.read(self.mixture.clip(index))
         return self._sample(item, choose_caption(len(item.captions), sample_seed)) | {"sample_seed": sample_seed}
 

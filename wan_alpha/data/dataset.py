@@ -90,9 +90,13 @@ class RGBAVideoDataset(Dataset):
         return len(self.mixture)
 
     def __getitem__(self, index: int) -> dict:
+        return self.sample(int(self._epoch), index)
+
+    def sample(self, epoch: int, index: int) -> dict:
+        """The sample of an epoch, whichever `set_epoch` chose."""
         clip = self.mixture.clip(index)
         row = self.rows[clip]
-        data = {"row": row, "sample_seed": derive_seed(self.seed, int(self._epoch), index)}
+        data = {"row": row, "sample_seed": derive_seed(self.seed, epoch, index)}
         if self.shapes is not None:
             data["shape"] = self.shapes[clip]
         try:

@@ -6,7 +6,8 @@ from collections import Counter
 import torch
 from safetensors import safe_open
 
-from wan_alpha.data.latent_cache import LatentCache, LatentCacheDataset, item_path
+from wan_alpha.data.cached_samples import LatentCacheDataset
+from wan_alpha.data.latent_cache import LatentCache, item_path
 from wan_alpha.errors import ConfigError
 from wan_alpha.losses.backbone_weights import find_backbone_weights
 from wan_alpha.losses.perceptual import VGGPerceptualLoss, vgg16_layers

@@ -20,16 +20,19 @@ from wan_alpha.training.signals import leave_signals_to_the_trainer
 
 @dataclass
 class _EpochSamples(Dataset):
-    """A dataset by (epoch, index): which epoch it is travels with each sample, to whichever process makes it."""
+    """A dataset by (epoch, index): which epoch it is travels with each sample, to whichever process makes it.
+
+    Workers load ahead of one another across epochs: where the epoch is told by ``set_epoch``, which datasets may keep
+    in memory that all workers share, one would change it under the other.
+    """
 
     dataset: object
-    epoch: int | None = None
 
     def __getitem__(self, place):
         epoch, index = place
-        if epoch != self.epoch:
-            self.dataset.set_epoch(epoch)
-            self.epoch = epoch
+        if hasattr(self.dataset, "sample"):
+            return self.dataset.sample(epoch, index)
+        self.dataset.set_epoch(epoch)
         return self.dataset[index]
 
 
@@ -37,7 +40,8 @@ def load_batches(dataset, shares, collate, settings, device):
     """Iterate over the batches of a run.
 
     Args:
-        dataset: map-style, with ``set_epoch``; shares: iterable of (epoch, this process's MicroBatches), a step each.
+        dataset: map-style, with ``sample(epoch, index)``, or with ``set_epoch`` if it keeps the epoch to its process.
+        shares: iterable of (epoch, this process's MicroBatches), a step each.
         collate: list of samples -> batch; settings: TrainingSettings; device: of the training.
 
     Returns:
