@@ -7,7 +7,13 @@ import torch
 from safetensors.torch import save_file
 
 from wan_alpha.errors import CheckpointError, ConfigError
-from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, infer_text_encoder_sizes, weight_shapes
+from wan_alpha.weights.wan_layout import (
+    find_wan_files,
+    infer_dit_sizes,
+    infer_text_encoder_sizes,
+    vae_file,
+    weight_shapes,
+)
 
 # What tells each part, and no more.
 DIT = {"patch_embedding.weight": torch.zeros(2, 2, 1, 1, 1)}
@@ -185,3 +191,21 @@ def test_shards_must_not_overlap(tmp_path):
         save_file(DIT, tmp_path / name)
     with pytest.raises(CheckpointError, match="is in another shard too"):
         weight_shapes([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
+
+
+def test_a_folder_stands_for_its_vae(tmp_path):
+    folder = download(tmp_path / "wan")
+    assert vae_file(folder) == folder / "Wan2.1_VAE.pth" == vae_file(str(folder / "Wan2.1_VAE.pth"))
+    (folder / "Wan2.1_VAE.pth").unlink()
+    with pytest.raises(CheckpointError, match="no Wan vae in this folder; see `wan-alpha inspect"):
+        vae_file(folder)
+
+
+def test_the_id_of_a_known_model_is_enough(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFSYNTH_MODEL_BASE_PATH", str(tmp_path))
+    monkeypatch.setattr("diffsynth.core.ModelConfig.download", offline)
+    download(tmp_path / "Wan-AI" / "Wan2.1-T2V-1.3B", shards=2)
+    files = find_wan_files("Wan-AI/Wan2.1-T2V-1.3B")
+    assert len(files.dit) == 2 and files.vae and files.text_encoder and files.tokenizer.name == "umt5-xxl"
+    with pytest.raises(CheckpointError, match="ConnectionError: no network.*put the files there, or name local files"):
+        find_wan_files("Wan-AI/Wan2.2-TI2V-5B")

@@ -11,7 +11,7 @@ from wan_alpha.media.backgrounds import parse_background
 from wan_alpha.media.formats import find_format
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput
 from wan_alpha.metrics.coverage import Coverage, coverage
-from wan_alpha.weights.wan_layout import find_wan_files
+from wan_alpha.weights.wan_layout import find_wan_files, vae_file
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def hash_models(model, digests: Digests):
         "distillation_lora_low_noise",
     )
     parts |= {name: [getattr(model, name)] for name in names} | {"embeddings": list(model.embeddings)}
+    parts["base_vae"] = [vae_file(model.base_vae)]
     hashed = {}
     for part, paths in parts.items():
         for number, path in enumerate(path for path in paths or () if path is not None):

@@ -32,7 +32,7 @@ from wan_alpha.stages.dry_run import foresee_cache
 from wan_alpha.training.device import autocast
 from wan_alpha.training.meeting import Meeting
 from wan_alpha.training.progress import StageBars, StepProgress
-from wan_alpha.weights.wan_layout import find_wan_files
+from wan_alpha.weights.wan_layout import find_wan_files, vae_file
 
 PREPROCESSING_VERSION = 2  # raise it when frames, renders or ellipses come out differently from the same recipe
 PROMPT_BATCH = 8
@@ -310,5 +310,5 @@ def _text_fingerprint(model, digests):
 
 def _vae_files(model, digests):
     names = [name for name in ("base_vae", "rgba_weights", "decoder_lora") if getattr(model, name)]
-    paths = {name: Path(getattr(model, name)).resolve() for name in names}
+    paths = {name: vae_file(getattr(model, name)).resolve() for name in names}
     return {name: {"path": str(path), "sha256": digests.file(path)} for name, path in paths.items()}

@@ -108,6 +108,16 @@ def part_files(path, kind):
     return files
 
 
+def vae_file(path):
+    """The file of a VAE: the path itself, or where it is a model's folder, the VAE's file in it.
+
+    Raises:
+        CheckpointError: a folder without a VAE.
+    """
+    path = Path(path)
+    return part_files(path, "vae")[0] if path.is_dir() else path
+
+
 def weight_shapes(paths):
     """Name -> shape of every tensor in a model's shards; only headers are read.
 
