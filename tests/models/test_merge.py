@@ -8,6 +8,7 @@ from adapter_files import LAYERS, WRITERS, make_layers, save
 from miniature_wan import DIT_SIZES, make_dit, write_wan_folder
 from other_programs import comfyui_weights, diffusers_name, read
 from safetensors.torch import load_file
+from wan_layouts import LAYOUTS
 
 from wan_alpha.cli.main import main
 from wan_alpha.errors import CheckpointError, ConfigError
@@ -72,6 +73,17 @@ def test_a_base_keeps_its_names_and_dtypes(naming, base, dora, tmp_path):
     halved = {name: own[rename(name)] for name in base}
     expected = {rename(name): tensor for name, tensor in merge_adapter(halved, dora).items()}
     close(load_file(tmp_path / "out.safetensors"), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_base_in_any_layout(layout, base, dora, tmp_path):
+    """One DiT in every layout: each becomes a file with the same weights, under the layout's own names."""
+    folder = tmp_path / "wan"
+    folder.mkdir()
+    merge_files(LAYOUTS[layout](folder), dora, tmp_path / "out.safetensors")
+    merged = BaseWeights(tmp_path / "out.safetensors")
+    close({name: merged[name] for name in base}, merge_adapter(base, dora))
+    assert load_dit([tmp_path / "out.safetensors"]).blocks[0].self_attn.num_heads == DIT_SIZES["num_heads"]
 
 
 def test_a_pickled_base_and_comfyuis_own_norm(base, tmp_path):

@@ -10,9 +10,10 @@ from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.dit_names import parameter_from_diffusers
 from wan_alpha.weights.io import load_state_dict, read_metadata, tensors_sha256
 from wan_alpha.weights.safetensors_stream import DTYPES
-from wan_alpha.weights.wan_layout import find_wan_files
+from wan_alpha.weights.wan_layout import find_wan_files, part_files
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+_SCALES = ("scale_weight", "weight_scale", "scale_input", "input_scale")
 _MARK = "patch_embedding.weight"
 
 
@@ -20,7 +21,8 @@ class BaseWeights(Mapping):
     """Name -> tensor of one DiT. Looking a name up reads that tensor and nothing else; no tensor is kept.
 
     Args:
-        source: a weight file, in Wan's, ComfyUI's or diffusers' naming, or whatever ``find_wan_files`` knows.
+        source: a weight file (or one of its shards) in Wan's, ComfyUI's or diffusers' naming, or whatever
+            ``find_wan_files`` knows.
         expert: "high_noise" or "low_noise" where the source holds two; else None.
 
     Attributes:
@@ -78,14 +80,15 @@ class BaseWeights(Mapping):
             outlines = {key: tensor.to("meta") for key, tensor in self._unpickled[path].items()}
         is_diffusers = any(key.startswith("condition_embedder.") or ".attn1." in key for key in outlines)
         for key, outline in outlines.items():
-            if not outline.is_floating_point() or key.endswith(("scale_weight", "weight_scale", "scaled_fp8")):
-                raise CheckpointError(
-                    f"{path}: {key}: quantised weights cannot take an adapter; give the model in bf16, fp16 or float32"
-                )
             name = key
             for prefix in _PREFIXES:
                 name = name.removeprefix(prefix)
             name = (parameter_from_diffusers(name) or name) if is_diffusers else name
+            # A whole checkpoint of ComfyUI's holds other models beside the DiT, whose weights may be what they are.
+            if name.startswith("blocks.") and (not outline.is_floating_point() or name.endswith(_SCALES)):
+                raise CheckpointError(
+                    f"{path}: {key}: quantised weights cannot take an adapter; give the model in bf16, fp16 or float32"
+                )
             if name in self.keys_of:
                 raise CheckpointError(f"{path}: {key} is in {self.keys_of[name][0]} too; are these files of one model?")
             self.keys_of[name], self._outlines[name] = (path, key), outline
@@ -107,7 +110,7 @@ class _Rounded(Mapping):
 
 def _find_shards(source, expert):
     if isinstance(source, (str, Path)) and Path(source).is_file():
-        return [Path(source)]
+        return part_files(source, "dit")
     files = find_wan_files(source)
     if not files.dit:
         raise CheckpointError(f"{source}: expected a DiT there, found none")
