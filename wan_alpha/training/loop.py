@@ -34,6 +34,7 @@ from wan_alpha.training.run_folder import (
     describe_dataset,
     flatten,
     read_metrics,
+    run_start,
     validation_history,
     write_recipe,
 )
@@ -279,6 +280,7 @@ class _Run:
 
     def _train(self, resumed_from):
         if self.is_main:
+            run_start(self.output_dir)  # here, where one process is alone with it; all may ask for it later
             if self.recipe is not None:
                 write_recipe(self.output_dir, self.recipe)
             write_environment(self.output_dir)
