@@ -12,6 +12,7 @@ import torch
 
 from wan_alpha.training.checkpoints import checkpoint_tensors
 from wan_alpha.training.config import TrainingSettings
+from wan_alpha.training.device import make_accelerator
 from wan_alpha.training.host_copy import HostCopy
 from wan_alpha.training.saving import Saver
 from wan_alpha.training.signals import StopSignals
@@ -47,8 +48,12 @@ def compare(num_values, folder, device="cpu", repeats=3):
     copy.take(files())  # the first fills the buffers' pages
     seconds["copy"] = min(_timed(lambda: copy.take(files())) for _ in range(repeats))
     for way in ("background", "foreground"):
-        settings = TrainingSettings(max_steps=1, background_saving=way == "background")
-        with StopSignals(announce=False) as signals, Saver(Path(folder) / way, settings, signals) as saver:
+        settings = TrainingSettings(max_steps=1, background_saving=way == "background", device=device)
+        accelerator = make_accelerator(settings)
+        with (
+            StopSignals(announce=False) as signals,
+            Saver(Path(folder) / way, settings, accelerator, signals) as saver,
+        ):
             waits = []
             for _ in range(repeats + 1):
                 step += 1

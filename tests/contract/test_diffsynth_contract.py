@@ -173,7 +173,13 @@ def test_the_table_names_everything_that_the_package_imports():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffsynth"):
                 imported |= {f"{node.module}.{alias.name}".removeprefix("diffsynth.") for alias in node.names}
-    assert imported <= CALLS.keys()
+    assert imported <= CALLS.keys() | {"models.wan_video_dit"}  # whose switches of attention the next test holds
+
+
+def test_diffsynths_attention_is_chosen_by_switches():
+    from wan_alpha.models.devices import _SWITCHES
+
+    assert all(isinstance(getattr(resolve("models.wan_video_dit"), switch), bool) for switch in _SWITCHES.values())
 
 
 @pytest.mark.parametrize("dotted", CALLS)

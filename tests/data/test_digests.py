@@ -16,9 +16,9 @@ def hashed(monkeypatch):
     names = []
     original = digests_module.file_sha256
 
-    def record(path):
+    def record(path, callback=None):
         names.append(path.name)
-        return original(path)
+        return original(path, callback)
 
     monkeypatch.setattr(digests_module, "file_sha256", record)
     return names
