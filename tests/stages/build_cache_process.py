@@ -16,9 +16,9 @@ hashed = []
 original = digests.file_sha256
 
 
-def record(path):
+def record(path, callback=None):
     hashed.append(path.name)
-    return original(path)
+    return original(path, callback)
 
 
 def times(folder):

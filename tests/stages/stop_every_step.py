@@ -12,9 +12,9 @@ def train_stopping(train, recipe, module_class, monkeypatch):
     """Train as the recipe says, in as many calls as there are steps; returns the last call's result."""
     original = module_class.forward
 
-    def forward(module, batch):
+    def forward(module, batch, *others):
         os.kill(os.getpid(), signal.SIGTERM)
-        return original(module, batch)
+        return original(module, batch, *others)
 
     for step in range(1, recipe.training.max_steps):
         with monkeypatch.context() as patch, pytest.raises(RunStopped, match=f"at step {step} of "):

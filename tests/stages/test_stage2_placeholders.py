@@ -49,9 +49,9 @@ def test_alone_it_trains_nothing_else_and_is_saved_alone(make_recipe, wan_folder
     trained = []
     original = WanAlphaTrainingModule.forward
 
-    def forward(module, batch):
+    def forward(module, batch, *others):
         trained.extend(name for name, parameter in module.named_parameters() if parameter.requires_grad)
-        return original(module, batch)
+        return original(module, batch, *others)
 
     monkeypatch.setattr(WanAlphaTrainingModule, "forward", forward)
     recipe = make_recipe(validation_cache=make_recipe().cache)
