@@ -61,8 +61,9 @@ class Trackers:
         return self
 
     def __exit__(self, *error):
-        if self.names:
-            self.accelerator.end_training()
+        # Not end_training(), which would take down the processes' group: what comes after a run may need it.
+        for tracker in self.accelerator.trackers if self.names else ():
+            tracker.finish()
 
     def log(self, figures, step):
         """Figures by name, what is not finite left out."""
