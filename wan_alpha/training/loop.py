@@ -12,43 +12,35 @@ import torch
 
 from wan_alpha.errors import CheckpointError, ConfigError, RunStopped
 from wan_alpha.training.agreement import on_main
-from wan_alpha.training.checkpoints import (
-    checkpoint_tensors,
-    load_checkpoint,
-    sharded_checkpoint_tensors,
-    trained_parameters,
-)
 from wan_alpha.training.device import make_accelerator
-from wan_alpha.training.ema import WeightAverage
-from wan_alpha.training.environment import describe_accelerator, write_environment
+from wan_alpha.training.environment import write_environment
 from wan_alpha.training.guards import count_update, loss_spike
 from wan_alpha.training.loading import load_batches
-from wan_alpha.training.optimizers import OwnAverage, check_optimizer, has_own_average, make_optimizer
-from wan_alpha.training.order import SampleOrder, count_samples, micro_batches
-from wan_alpha.training.previews import Previews
+from wan_alpha.training.optimizers import check_optimizer
+from wan_alpha.training.order import SampleOrder, micro_batches
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
     MetricsLog,
     check_same_dataset,
     check_same_step_size,
     describe_dataset,
-    flatten,
     read_metrics,
     run_start,
     validation_history,
     write_recipe,
 )
 from wan_alpha.training.run_lock import run_lock
+from wan_alpha.training.run_view import RunView
 from wan_alpha.training.saving import CHECKPOINTS_FOLDER, Saver, find_checkpoint
 from wan_alpha.training.schedule import learning_rate
 from wan_alpha.training.sharded_saving import ShardedSaver
-from wan_alpha.training.sharding import check_can_be_sharded, gathered_on_main, mesh_sizes, shard
 from wan_alpha.training.signals import StopSignals
 from wan_alpha.training.state import RunState
 from wan_alpha.training.step import StepRunner
-from wan_alpha.training.timing import StepClock, Timings, memory_in_use
-from wan_alpha.training.trackers import Trackers, choose_trackers
-from wan_alpha.training.validation import Validation, averaged_for, note_best
+from wan_alpha.training.timing import StepClock
+from wan_alpha.training.trackers import choose_trackers
+from wan_alpha.training.trainee import Trainee
+from wan_alpha.training.validation import Validation, note_best
 
 
 @dataclass
@@ -159,11 +151,6 @@ class _Run:
         trackers = choose_trackers(self.settings.trackers)
         self.accelerator = make_accelerator(self.settings)
         self.is_main = self.accelerator.is_main_process
-        self.mesh_sizes = mesh_sizes(self.accelerator.num_processes)
-        # What does not say how to be sharded is replicated: the VAE of stage 1.
-        self.in_shards = self.mesh_sizes is not None and hasattr(self.module, "shard_units")
-        if self.in_shards:
-            check_can_be_sharded(self.settings)
         self.order = SampleOrder(self.dataset, self.seed)
         self.step_size = self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
         with ExitStack() as stack:
@@ -183,18 +170,20 @@ class _Run:
         self.progress = stack.enter_context(
             StepProgress(self.description, self.total_steps, resumed_from, enabled=self.is_main)
         )
+        trainee = self.trainee
         self.validation = Validation(
-            self.hooks.validate, self.module, self.shown_average, self.accelerator, self.settings, self.progress
+            self.hooks.validate, self.module, trainee.shown_average, self.accelerator, self.settings, self.progress
         )
         saved_step = resumed_from if found.checkpoint is not None else None
-        saver = (ShardedSaver if self.in_shards else Saver)(
+        saver = (ShardedSaver if trainee.in_shards else Saver)(
             self.output_dir / CHECKPOINTS_FOLDER, self.settings, self.accelerator, self.signals, saved_step
         )
         self.saver = stack.enter_context(saver)
         if finished:
             self._finish()
         else:
-            self._watch(stack, trackers)
+            view = RunView(trainee, self.output_dir, self.progress, trackers, self.recipe, self.hooks.preview)
+            self.view = stack.enter_context(view)
             self._train(resumed_from)
         self.saver.wait()
         if self.signals.received is not None:  # during the end; whoever called this shall stop too
@@ -210,32 +199,17 @@ class _Run:
         )
 
     def _prepare(self, found):
-        if not trained_parameters(self.module):
-            raise ConfigError("nothing to train: no parameter of the model is trainable with these settings")
-        for parameter in trained_parameters(self.module).values():
-            # In bfloat16 an update of 1e-5 on a weight of 0.05 rounds to nothing.
-            parameter.data = parameter.data.float()
-        if self.in_shards:
-            model = shard(self.module, self.accelerator.device, self.mesh_sizes)
-        else:
-            model = self.accelerator.prepare_model(self.module)
-        self.parameters = trained_parameters(self.module)
-        self.optimizer = make_optimizer(self.settings, self.parameters.values())
-        self.average = None
-        if self.settings.ema_decay is not None:
-            self.average = WeightAverage(self.parameters, self.settings.ema_decay, self.settings.ema_on_cpu)
-        own_average = OwnAverage(self.optimizer, self.parameters) if has_own_average(self.optimizer) else None
-        self.shown_average = self.average or own_average
+        self.trainee = Trainee(self.module, self.accelerator, self.settings)
         if found.checkpoint is not None:
-            load_checkpoint(found.checkpoint, self.parameters, self.optimizer, self.average)
+            self.trainee.load(found.checkpoint)
             self.state = RunState.from_dict(found.state)
             check_same_dataset(self.output_dir, self.state.dataset, self.dataset)
             check_same_step_size(self.output_dir, self.state, self.step_size, self.accelerator.num_processes)
         self.state.dataset = describe_dataset(self.dataset)
         self.state.step_size, self.state.num_processes = self.step_size, self.accelerator.num_processes
         self.runner = StepRunner(
-            self.accelerator, model, self.parameters, self.optimizer, self.settings, self.seed,
-            StepClock(self.accelerator.device),
+            self.accelerator, self.trainee.model, self.trainee.parameters, self.trainee.optimizer, self.settings,
+            self.seed, StepClock(self.accelerator.device),
         )  # fmt: skip
 
     def _total_steps(self):
@@ -246,17 +220,6 @@ class _Run:
             steps += _ceil(length - self.state.position, self.step_size)
             limits.append(self.state.step + max(0, steps))
         return min(limits)
-
-    def _watch(self, stack, trackers):
-        """What shows the run while it goes on."""
-        config = {} if self.recipe is None else flatten(self.recipe.as_dict())
-        self.trackers = stack.enter_context(Trackers(self.accelerator, trackers, self.output_dir, config))
-        self.previews = Previews(
-            self.hooks.preview, self.module, self.shown_average, self.accelerator, self.settings, self.progress,
-            self.output_dir, self.trackers,
-        )  # fmt: skip
-        place = f"{describe_accelerator()} x {self.accelerator.num_processes}"
-        self.timings = Timings(self.output_dir, place, self.settings.log_every) if self.is_main else None
 
     def _finish(self):
         """What is left of a run that has all its steps: the weights, if they are missing or of an earlier end."""
@@ -271,12 +234,9 @@ class _Run:
         self._export()
 
     def _export(self):
-        self.state.exported = on_main(self.accelerator, self._write_export, by_all=self.in_shards)
-
-    def _write_export(self):
-        with averaged_for("export", self.shown_average, self.settings):
-            files = self.hooks.export(self.module, self.output_dir)
-        return [str(Path(file).relative_to(self.output_dir)) for file in files]
+        self.state.exported = on_main(
+            self.accelerator, self.trainee.export, self.hooks.export, self.output_dir, by_all=self.trainee.in_shards
+        )
 
     def _train(self, resumed_from):
         if self.is_main:
@@ -284,7 +244,7 @@ class _Run:
             if self.recipe is not None:
                 write_recipe(self.output_dir, self.recipe)
             write_environment(self.output_dir)
-            self.log = MetricsLog(self.output_dir, resumed_from)
+        self.view.start_log(resumed_from)
         if summary := getattr(self.dataset, "summary", str)():
             self.progress.say(summary)
         if resumed_from:
@@ -296,8 +256,7 @@ class _Run:
         batches = load_batches(self.dataset, shares, self.collate, self.settings, self.accelerator.device)
         for planned in self._planned_steps():
             self._train_step(planned, batches)
-        if self.is_main:
-            self.progress.say(f"{self.output_dir}: {self.timings.breakdown()}")
+        self.view.say_breakdown()
 
     def _planned_steps(self):
         state = self.state
@@ -318,29 +277,15 @@ class _Run:
         timing = self.runner.clock.take()
         self._count(report)
         figures = {"epoch": state.epoch, "learning_rate": rate, "gradient_norm": report.gradient_norm}
-        state.step += 1
-        state.position += len(planned.samples)
-        state.cuts = count_samples(state.cuts, self.step_size, len(planned.samples))
-        if state.position == self.order.epoch_length:
-            state.epoch, state.position, state.cuts = state.epoch + 1, 0, []
-        self._note_time(timing)
+        state.advance(len(planned.samples), self.order.epoch_length)
+        self.view.note_time(state.step, timing)
         self._after_step(dict(report.terms), figures)
         self._heed(report.raised)
 
-    def _note_time(self, timing):
-        self.shown = ""
-        if not self.is_main:
-            return
-        memory = memory_in_use(self.accelerator.device)
-        factor = self.timings.note(self.state.step, timing, memory)
-        self.shown = f"data {self.timings.data_share():.0%} mem {memory / 2**30:.1f} GiB"
-        if factor is not None:
-            self.progress.say(f"step {self.state.step}: steps take {factor:.2f} times as long as this run's did before")
-
     def _count(self, report):
         state = self.state
-        if report.is_finite and self.average is not None:
-            self.average.update(state.num_updates)
+        if report.is_finite and self.trainee.average is not None:
+            self.trainee.average.update(state.num_updates)
         if not report.is_finite:
             loss = report.terms["total"]
             norm = report.gradient_norm
@@ -368,25 +313,11 @@ class _Run:
         self.saver.wait()
 
     def _save(self):
-        self.saver.save(self.state, self._checkpoint_files, [self.log.path] if self.is_main else [])
+        self.saver.save(self.state, self._checkpoint_files, self.view.log_files())
 
     def _checkpoint_files(self):
-        exported = {}
-        if self.hooks.checkpoint_export is not None:
-            with averaged_for("export", self.shown_average, self.settings):
-                files = self.hooks.checkpoint_export(self.module)
-                # The average gives the weights' place back: what is exported may not be the weights themselves.
-                exported = {name: self._own(content) for name, content in files.items()}
-        said = self.hooks.weights_metadata
-        kept = self.state.step, self.parameters, self.optimizer, self.average, exported, said
-        return sharded_checkpoint_tensors(self.accelerator, *kept) if self.in_shards else checkpoint_tensors(*kept)
-
-    def _own(self, content):
-        tensors, metadata = content
-        tensors = gathered_on_main(tensors)
-        if self.shown_average is not None:
-            tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        return tensors, metadata
+        hooks = self.hooks
+        return self.trainee.checkpoint_files(self.state.step, hooks.checkpoint_export, hooks.weights_metadata)
 
     def _after_step(self, terms, figures):
         state, settings = self.state, self.settings
@@ -404,16 +335,10 @@ class _Run:
         improved = note_best(state, judged, settings)
         row |= self.initial | judged
         self.initial = {}
-        self.progress.update(state.step, f"loss {loss:.4f} {self.shown}")
-        is_logged = finished or validated or spike is not None or state.step == 1
-        is_logged = is_logged or state.step % settings.log_every == 0
-        is_due = settings.checkpoint_every is not None and state.step % settings.checkpoint_every == 0
-        if is_logged and self.is_main:
-            self.log.write(row)
-            self.trackers.log({name: value for name, value in row.items() if name != "step"}, state.step)
-        self.previews.run(state.step, finished)
+        self.view.show_step(row, finished, validated or spike is not None)
         if finished and self.hooks.export is not None:
             self._export()
+        is_due = settings.checkpoint_every is not None and state.step % settings.checkpoint_every == 0
         if finished or is_due or improved:
             self._save()
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, fields
 
+from wan_alpha.training.order import count_samples
+
 
 @dataclass
 class RunState:
@@ -40,3 +42,11 @@ class RunState:
     def num_updates(self):
         """Updates that were made, and not skipped."""
         return self.step - self.skipped_updates
+
+    def advance(self, num_samples, epoch_length):
+        """Count a step of ``num_samples``; an epoch of ``epoch_length`` samples may end with it."""
+        self.step += 1
+        self.position += num_samples
+        self.cuts = count_samples(self.cuts, self.step_size, num_samples)
+        if self.position == epoch_length:
+            self.epoch, self.position, self.cuts = self.epoch + 1, 0, []
