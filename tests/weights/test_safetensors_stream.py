@@ -1,11 +1,13 @@
 """The stream is a safetensors file as the library reads it."""
 
+import hashlib
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from wan_alpha.weights.io import read_metadata
-from wan_alpha.weights.safetensors_stream import safetensors_stream
+from wan_alpha.weights.safetensors_stream import CONTENT_SHA256, safetensors_stream
 
 TENSORS = {
     "b": torch.arange(5, dtype=torch.uint8), "a/odd name": torch.randn(2, 3), "empty": torch.zeros(0, 4),
@@ -25,6 +27,19 @@ def test_the_library_reads_it(tmp_path, metadata):
     for name, value in TENSORS.items():
         assert torch.equal(loaded[name], value) and loaded[name].dtype == value.dtype
     expected = {} if metadata is None else {"step": "3", "recipe": '{"a": [1]}'}
+    assert read_metadata(tmp_path / "x.safetensors") == expected
+
+
+def test_the_hash_of_the_tensors_is_taken_when_they_are_written(tmp_path):
+    tensors = {"a": torch.zeros(5), "b": torch.ones(3, dtype=torch.uint8)}
+    num_bytes, chunks = safetensors_stream(tensors, {"hash": CONTENT_SHA256, "step": "3"})
+    tensors["a"].fill_(7)
+    content = b"".join(bytes(chunk) for chunk in chunks)
+    assert len(content) == num_bytes
+    (tmp_path / "x.safetensors").write_bytes(content)
+    after_header = content[8 + int.from_bytes(content[:8], "little") :]
+    assert after_header == tensors["a"].numpy().tobytes() + b"\1\1\1"
+    expected = {"hash": "0x" + hashlib.sha256(after_header).hexdigest(), "step": "3"}
     assert read_metadata(tmp_path / "x.safetensors") == expected
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wan_alpha.weights.io import read_metadata
-from wan_alpha.weights.safetensors_stream import content_sha256
+from wan_alpha.weights.safetensors_stream import CONTENT_SHA256
 
 SPEC, SPEC_VERSION = "modelspec.", "1.0.1"
 PREFIX = "wan_alpha."
@@ -79,7 +79,7 @@ def recipe_sha256(recipe):
 
 
 def own_metadata(card, tensors, kind, prefix="", implementation=IMPLEMENTATION):
-    """The card as a file's metadata, with the hash of its tensors.
+    """The card as a file's metadata; the hash of its tensors is taken while they are written.
 
     Args:
         card: an AdapterCard; its hashes of tensors and recipe are made anew.
@@ -93,7 +93,7 @@ def own_metadata(card, tensors, kind, prefix="", implementation=IMPLEMENTATION):
     spec = {
         "sai_model_spec": SPEC_VERSION, "architecture": architecture, "implementation": implementation,
         "title": card.title or "untitled", "date": card.date, "resolution": card.resolution,
-        "trigger_phrase": ", ".join(card.trigger_words) or None, "hash_sha256": f"0x{content_sha256(tensors)}",
+        "trigger_phrase": ", ".join(card.trigger_words) or None, "hash_sha256": CONTENT_SHA256,
     }  # fmt: skip
     recipe = card.recipe_sha256 if card.recipe is None else recipe_sha256(card.recipe)
     own = {

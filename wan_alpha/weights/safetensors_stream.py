@@ -15,6 +15,8 @@ _DTYPE_NAMES = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
 }  # fmt: skip
+# A value of the metadata that becomes the tensors' hash, ModelSpec's ``hash_sha256``, when the bytes are asked for.
+CONTENT_SHA256 = "0x" + 64 * "0"
 DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
 
 
@@ -23,7 +25,7 @@ def safetensors_stream(tensors, metadata=None, load=None):
 
     Args:
         tensors: name -> tensor, on any device; each is brought to host memory when its turn comes.
-        metadata: str to str, or values that JSON can hold.
+        metadata: str to str, or values that JSON can hold; CONTENT_SHA256 stands for the hash of what is written.
         load: (name) -> tensor, called when that tensor's turn comes; ``tensors`` then only tell shapes and dtypes, and
             may be on the meta device.
 
@@ -50,26 +52,22 @@ def safetensors_stream(tensors, metadata=None, load=None):
     return 8 + len(text) + offset, _chunks(text, names, load or tensors.__getitem__)
 
 
-def content_sha256(tensors):
-    """SHA-256 of the tensors' bytes as they lie in a safetensors file, behind its header: ModelSpec's ``hash_sha256``.
-
-    Returns:
-        hex, without ModelSpec's ``0x``.
-    """
-    digest = hashlib.sha256()
-    for name in _in_order(tensors):
-        if tensors[name].numel():
-            digest.update(_bytes(tensors[name]))
-    return digest.hexdigest()
-
-
 def _in_order(tensors):
     # The widest types first: then every tensor begins at a multiple of its own width.
     return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
 
 
 def _chunks(header, names, load):
+    if CONTENT_SHA256.encode() in header:
+        digest = hashlib.sha256()
+        for content in _contents(names, load):
+            digest.update(content)
+        header = header.replace(CONTENT_SHA256.encode(), f"0x{digest.hexdigest()}".encode())
     yield struct.pack("<Q", len(header)) + header
+    yield from _contents(names, load)
+
+
+def _contents(names, load):
     for name in names:
         tensor = load(name)
         if tensor.numel():
