@@ -93,6 +93,28 @@ def test_the_tracker_gets_figures_validation_and_pictures(tmp_path, tracker):
     assert seen["pictures"] == {step: {"preview/one": ((1, 5 * 32, 5 * 16, 3), "NHWC")} for step in (4, 8)}
 
 
+def test_tensorboard_itself_reads_it_back(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(tmp_path / "run", make_previews, lambda module: {"error": 2.0}, preview_every=4, validate_every=4)
+    folder = tmp_path / "run" / "trackers" / "run"  # the recipe's values are in another, below it
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(1, 9))
+    assert [(event.step, event.value) for event in events.Scalars("validation_error")] == [(4, 2.0), (8, 2.0)]
+    pictures = events.Images("preview/one")
+    assert [(picture.step, picture.width, picture.height) for picture in pictures] == [(4, 80, 160), (8, 80, 160)]
+
+
+def test_wandb_itself_takes_it(tmp_path, monkeypatch):
+    """Offline: its files stay below the run's folder, and nothing is asked of the network."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    result = train(tmp_path / "run", make_previews, preview_every=4, trackers=("wandb",))
+    (run,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert result.step == 8 and list(run.glob("*.wandb"))
+    assert sorted(path.name.split("_")[1] for path in (run / "files" / "media").rglob("*.png")) == ["4", "8"]
+
+
 @pytest.mark.parametrize(
     ("names", "installed", "chosen"),
     [(None, False, ()), (None, True, ("tensorboard",)), ((), True, ()), (("tensorboard",), True, ("tensorboard",))],
