@@ -69,5 +69,5 @@ def describe_accelerator():
 
 
 def write_environment(output_dir):
-    """Record :func:`describe_environment` as ``environment.json``; a resumed run's last session stands there."""
+    """Record :func:`describe_environment` as ``environment.json``; a resumed run's last start stands there."""
     replace_file(Path(output_dir) / ENVIRONMENT_FILE, json.dumps(describe_environment(), indent=2) + "\n")

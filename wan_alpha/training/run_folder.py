@@ -131,7 +131,7 @@ def run_start(output_dir):
     """When a run began, ISO 8601, UTC, to the second; recorded when first asked, so a continued run says the same.
 
     SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/) in the environment of the run's first
-    session stands for the clock: two runs of one recipe then write the same bytes.
+    start stands for the clock: two runs of one recipe then write the same bytes.
     """
     path = Path(output_dir) / START_FILE
     try:
