@@ -46,8 +46,8 @@ class TwoCausalConv3d(CausalConv3d):
 
 
 def with_second_convolutions(vae, lora):
-    """A copy of a VAE whose decoder runs every LoRA as a second convolution; the factors are shared."""
-    vae = copy.deepcopy(vae)
+    """A copy of a VAE whose decoder runs every LoRA as a second convolution; weights and factors are shared."""
+    vae = copy.deepcopy(vae, {id(parameter): parameter for parameter in vae.parameters()})
     convolutions = decoder_convolutions(vae.decoder)
     for name, pair in lora.named_pairs():
         conv = convolutions[name]

@@ -9,6 +9,7 @@ import bench_metrics
 import bench_prepare
 import bench_read
 import bench_saving
+import bench_training
 import bench_whole_clip
 import bench_write
 import numpy as np
@@ -121,3 +122,15 @@ def test_prepare_and_doctor_find_the_same_whatever_the_number_of_processes(tmp_p
     assert [(one.work, one.workers) for one in timed] == [("prepare", 1), ("prepare", 2), ("doctor", 1), ("doctor", 2)]
     assert len(timed[0].outcome) == 3 and timed[0].outcome == timed[1].outcome
     assert len(timed[2].outcome) == 2 and timed[2].outcome == timed[3].outcome
+
+
+def test_a_training_step_is_timed_both_ways():
+    sizes = ["--repeats", "1", "--size", "5", "16", "16", "--precision", "float32"]
+    vae = bench_training.parse(["--stage", "vae", "--width", "8", "--rank", "2", *sizes])
+    ours, plain = (bench_training.measure(vae, is_ours) for is_ours in (True, False))
+    assert ours.loss == pytest.approx(plain.loss, rel=1e-4) and min(ours.flops, plain.flops) > 0
+    dit = ["--stage", "dit", "--num_blocks", "1", "--width", "128", "--hidden", "128", *sizes]
+    ours, plain = (bench_training.measure(bench_training.parse(dit), is_ours) for is_ours in (True, False))
+    assert ours.flops > 0 and plain.flops > 0 and min(ours.seconds, plain.seconds) > 0 and ours.loss > 0
+    again = bench_training.measure(bench_training.parse([*dit, "--gradient_checkpointing"]), True)
+    assert again.flops == ours.flops and again.loss == ours.loss
