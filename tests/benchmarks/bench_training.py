@@ -9,9 +9,9 @@ dit: a DiT of the 1.3B model's widths with random weights and an adapter, on lat
 vae: the RGBA VAE of the released width. Plain is diffsynth's VAE in groups of frames, the LoRA of each decoder a second
      convolution beside every first; its loss is ours, without the perceptual network, as ours here.
 
-The share of the matrix rate: the multiplications that a step needs (torch's FLOP counter, one forward and backward; what
-gradient checkpointing computes again is not counted; the same number for both, of the way with fewer), against what a
-large bf16 product reaches on the device.
+The share of the matrix rate: the multiplications that a step needs (torch's FLOP counter, one forward and backward;
+what gradient checkpointing computes again is not counted; the same number for both, of the way with fewer), against
+what a large bf16 product reaches on the device.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import math
 import multiprocessing
 import resource
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from side_by_side import random_vae
 from torch import nn
+from torch.utils.checkpoint import set_checkpoint_early_stop
 from torch.utils.flop_counter import FlopCounterMode
 
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
@@ -210,11 +212,11 @@ def take_steps(loss, module, device, options):
     """(seconds of the fastest step, peak bytes, FLOPs, loss of the first step)."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    with FlopCounterMode(display=False) as counter:
-        value = loss()
-        forward = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter, set_checkpoint_early_stop(False):
+        with flops_within(getattr(module, "blocks", ()), counter) as in_blocks:
+            value = loss()
         value.backward()
-        flops = counter.get_total_flops() - forward * options.gradient_checkpointing
+        flops = counter.get_total_flops() - sum(in_blocks) * options.gradient_checkpointing
     seconds = []
     for step in range(1 + options.repeats):
         start = now(device)
@@ -224,6 +226,19 @@ def take_steps(loss, module, device, options):
         optimizer.zero_grad(set_to_none=True)
         seconds.append(now(device) - start)
     return min(seconds[1:]), peak_bytes(device), flops, float(value.detach())
+
+
+@contextmanager
+def flops_within(modules, counter):
+    """The FLOPs of each call of some modules, as a list that grows."""
+    begun, counted = [], []
+    hooks = []
+    for module in modules:
+        hooks.append(module.register_forward_pre_hook(lambda *_: begun.append(counter.get_total_flops())))
+        hooks.append(module.register_forward_hook(lambda *_: counted.append(counter.get_total_flops() - begun.pop())))
+    yield counted
+    for hook in hooks:
+        hook.remove()
 
 
 def now(device):
