@@ -62,6 +62,11 @@ class TrainDiTModel(Section):
     boundary: float | None = Field(
         None, gt=0, lt=1, description="sigma below which the low-noise expert takes over; none = the model's own"
     )
+    quantization: Literal["fp8", "int8", "nf4"] | None = Field(
+        None,
+        description="how the frozen linear layers of the DiT's blocks are kept: fp8 or int8 (1 byte a weight, package "
+        "torchao) or nf4 (about half a byte, package bitsandbytes); none = as precision has it",
+    )
 
     @model_validator(mode="after")
     def _boundary_is_used(self):
@@ -172,7 +177,25 @@ class TrainDiTSettings(TrainingSettings):
     """How stage 2 trains."""
 
     gradient_checkpointing: bool = Field(False, description="compute activations twice to save memory")
+    offload_activations: bool = Field(
+        False, description="what gradient checkpointing keeps of each block waits in host memory for the backward pass"
+    )
+    offload_blocks: bool = Field(
+        False,
+        description="the DiT's frozen linear layers stay in host memory; each block's come to the device for its pass",
+    )
     attention: Attention = Field("auto", description="attention backend; auto = FlashAttention if it can run, or torch")
+
+    @model_validator(mode="after")
+    def _offloading_has_checkpoints(self):
+        reasons = {
+            "offload_activations": "what waits in host memory is what gradient checkpointing keeps",
+            "offload_blocks": "without it autograd would hold every block's weights on the device until the backward",
+        }
+        for name, reason in reasons.items():
+            if getattr(self, name) and not self.gradient_checkpointing:
+                raise ValueError(f"{name} needs gradient_checkpointing = true: {reason}")
+        return self
 
 
 class TrainDiTRecipe(PlannedRecipe):
@@ -180,7 +203,8 @@ class TrainDiTRecipe(PlannedRecipe):
 
     # A cache may have moved; whether it holds what it did is for the loop to say, by the dataset's fingerprint.
     may_change_on_resume: ClassVar = RESUME_TRAINING | {
-        "training.attention", "cache", "validation_cache", "title", "trigger_words",
+        "training.attention", "training.offload_activations", "training.offload_blocks", "cache", "validation_cache",
+        "title", "trigger_words",
         *(f"preview.{name}" for name in PreviewSettings.model_fields),
     }  # fmt: skip
 
@@ -204,6 +228,22 @@ class TrainDiTRecipe(PlannedRecipe):
             raise ValueError(
                 "adapter.kind = 'none' trains nothing: give textual_inversion.placeholder and .initializer, or choose "
                 "dora, lora or full"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_trained_is_no_base(self):
+        if self.adapter.kind != "full":
+            return self
+        if self.model.quantization is not None:
+            raise ValueError(
+                f"model.quantization = {self.model.quantization!r} keeps weights that do not train, adapter.kind = "
+                "'full' trains them all: leave quantization out, or choose dora or lora"
+            )
+        if self.training.offload_blocks:
+            raise ValueError(
+                "training.offload_blocks keeps weights that do not train in host memory, adapter.kind = 'full' trains "
+                "them all: leave it out (gradient_checkpointing, FSDP2 save memory), or choose dora or lora"
             )
         return self
 
