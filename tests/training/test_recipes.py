@@ -113,6 +113,22 @@ RECIPE_CLASSES = tuple(recipe_class for recipe_class, _, _ in COMMANDS.values())
             {"adapter.kind": "full", "training.offload_blocks": "true", "training.gradient_checkpointing": "true"},
             ["training.offload_blocks", "adapter.kind = 'full'", "FSDP2"],
         ),
+        (
+            TrainDiTRecipe,
+            DIT,
+            {"model.quantization": "fp8"},
+            ["model.quantization = 'fp8' needs training.gradient_checkpointing = true"],
+        ),
+        (
+            TrainDiTRecipe,
+            DIT,
+            {
+                "model.quantization": "nf4",
+                "training.offload_blocks": "true",
+                "training.gradient_checkpointing": "true",
+            },
+            ["training.offload_blocks with model.quantization = 'nf4'", "choose fp8 or int8"],
+        ),
         (TrainDiTRecipe, DIT, {"model.quantization": "int4"}, ["model.quantization = 'int4'", "'nf4'"]),
         (TrainDiTRecipe, DIT, {"training.offload_blocks": "true"}, ["offload_blocks needs gradient_checkpointing"]),
         (TrainDiTRecipe, DIT, {"training.offload_activations": "true"}, ["offload_activations needs", "keeps"]),

@@ -18,7 +18,8 @@ class FactoredDoraLinear(DoraLinearLayer):
     the first step.
 
     Args:
-        base_layer: the frozen linear layer, weight (out, in); its row norms are the first magnitudes.
+        base_layer: the frozen linear layer, weight (out, in); its row norms are the first magnitudes. It may become a
+            quantised layer later (``models.quantize``), which is multiplied with by calling it.
 
     Attributes:
         weight: m, (out,) float32, trainable; named as PEFT names it.
@@ -43,13 +44,14 @@ class FactoredDoraLinear(DoraLinearLayer):
             lora_A, lora_B: the linear layers of weights A (rank, in) and B (out, rank); scaling: s.
         """
         with torch.autocast(x.device.type, enabled=False):
-            norms = factored_row_norms(base_layer.weight, self.base_norm2, lora_A.weight, lora_B.weight, scaling)
+            cross = _products(base_layer, lora_A.weight, (x if base_result is None else base_result).dtype)
+            norms = _adapted_norms(cross, self.base_norm2, lora_A.weight, lora_B.weight, scaling)
         gain = self.weight / norms
         shift = gain - 1
         hidden = lora_A(x)
         up = ((scaling * gain).unsqueeze(1) * lora_B.weight).to(hidden.dtype)
         if base_result is None:
-            return shift * F.linear(x, base_layer.weight.to(x.dtype)) + F.linear(hidden, up)
+            return shift * _without_bias(base_layer, x) + F.linear(hidden, up)
         bias = None if base_layer.bias is None else (-shift * base_layer.bias).to(hidden.dtype)
         return shift.to(base_result.dtype) * base_result + F.linear(hidden, up, bias)
 
@@ -95,8 +97,12 @@ def factored_row_norms(weight, norm2, down, up, scaling):
     Returns:
         (out,) float32, without gradient, never zero: a row that is zero keeps the gain m/norm finite.
     """
-    cross = (weight @ down.T.to(weight.dtype)).float()
-    down, up = down.float(), up.float()
+    return _adapted_norms(weight @ down.T.to(weight.dtype), norm2, down, up, scaling)
+
+
+@torch.no_grad()
+def _adapted_norms(cross, norm2, down, up, scaling):
+    cross, down, up = cross.float(), down.float(), up.float()
     return _norms(norm2 + scaling * ((2 * cross + scaling * (up @ (down @ down.T))) * up).sum(1))
 
 
@@ -105,6 +111,25 @@ def squared_row_norms(weight):
     """||W||² per row of a weight (out, in) of any floating dtype: (out,) float32."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
     return torch.linalg.vector_norm(weight, dim=1, dtype=dtype).float().square()
+
+
+@torch.no_grad()
+def _products(base_layer, down, dtype):
+    """W Aᵀ, (out, rank), in W's dtype, or where W is quantised in the one that the layer computes in."""
+    if _is_plain(base_layer):
+        return base_layer.weight @ down.T.to(base_layer.weight.dtype)
+    return _without_bias(base_layer, down.to(dtype)).T
+
+
+def _without_bias(base_layer, x):
+    """x Wᵀ."""
+    if _is_plain(base_layer):
+        return F.linear(x, base_layer.weight.to(x.dtype))
+    return base_layer(x) if base_layer.bias is None else base_layer(x) - base_layer.bias
+
+
+def _is_plain(layer):
+    return type(layer) is nn.Linear
 
 
 def _norms(norm2):

@@ -33,7 +33,9 @@ def encode_prompts_with_gradient(pipe, prompts):
     return context.masked_fill(mask.unsqueeze(-1) == 0, 0)
 
 
-def predict_velocity(dit, latents, timesteps, context, *, gradient_checkpointing=False):
+def predict_velocity(
+    dit, latents, timesteps, context, *, gradient_checkpointing=False, offload_activations=False
+):  # fmt: skip
     """The velocity a text-to-video Wan DiT predicts: v = noise - latents at noisy = (1-sigma)*latents + sigma*noise.
 
     The time embedding is computed in float32 whatever the weights are in, since bf16 knows only 294 of the 1000
@@ -46,6 +48,7 @@ def predict_velocity(dit, latents, timesteps, context, *, gradient_checkpointing
         timesteps: 1000*sigma, (B,) float32.
         context: text context, (B, L, text_dim).
         gradient_checkpointing: recompute the blocks in the backward pass instead of keeping their activations.
+        offload_activations: with it, what goes into each block waits in host memory for that.
 
     Returns:
         (B, C, T, h, w) in the latents' dtype.
@@ -62,8 +65,10 @@ def predict_velocity(dit, latents, timesteps, context, *, gradient_checkpointing
     modulation = _apply_float32(dit.time_projection, time).unflatten(1, (6, dit.dim)).to(x.dtype)
     text = dit.text_embedding(context.to(dtype))
     rotary = _rotary_table(dit, grid).to(x.device)
+    # By name: what all blocks share stays where it is, once; only x, which is each block's own, is moved away.
+    shared = {"context": text, "t_mod": modulation, "freqs": rotary}
     for block in dit.blocks:
-        x = gradient_checkpoint_forward(block, gradient_checkpointing, False, x, text, modulation, rotary)
+        x = gradient_checkpoint_forward(block, gradient_checkpointing, offload_activations, x, **shared)
     x = dit.head(x, time.to(x.dtype))
     return dit.unpatchify(x, grid).to(latents.dtype)
 

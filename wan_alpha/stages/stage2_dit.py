@@ -32,6 +32,7 @@ from wan_alpha.stages.flow_objective import (
     training_scheduler,
     velocity_loss,
 )
+from wan_alpha.stages.low_memory import check_low_memory, save_memory
 from wan_alpha.stages.placeholders import CaptionEncoder, check_captions_name
 from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
@@ -57,6 +58,7 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         empty_context: context of the empty caption, (context_length, text_dim); needed with caption dropout.
         captions: a :class:`CaptionEncoder` whose placeholder learns; None takes the cached contexts.
         expert: "high_noise", "low_noise" or "both" of a model of two experts, from ``load_trained_dits``.
+        offload_activations: with gradient checkpointing: what goes into a block waits in host memory for its backward.
 
     Raises:
         ConfigError: caption dropout without an empty context.
@@ -64,13 +66,14 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
 
     def __init__(
         self, pipe, adapter=None, objective=None, gradient_checkpointing=False, empty_context=None, captions=None,
-        expert=None,
+        expert=None, offload_activations=False,
     ):  # fmt: skip
         super().__init__()
         self.pipe = pipe
         self.adapter = adapter or AdapterSettings()
         self.objective = objective or ObjectiveSettings()
         self.gradient_checkpointing = gradient_checkpointing
+        self.offload_activations = offload_activations
         self.empty_context = empty_context
         self.captions = captions
         self.expert = expert
@@ -155,7 +158,9 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
         scheduler = self._scheduler_for(batch["latents"].shape)
         noisy = noisy_batch(batch["latents"], draw, batch["ellipse"], scheduler, self.objective)
         inputs = (noisy.noisy, noisy.timesteps, context)
-        options = {"gradient_checkpointing": self.gradient_checkpointing}
+        options = {
+            "gradient_checkpointing": self.gradient_checkpointing, "offload_activations": self.offload_activations
+        }  # fmt: skip
         if self.expert == BOTH:
             return velocity_loss(predict_by_experts(self.pipe, *inputs, **options), noisy)
         return velocity_loss(predict_velocity(self.pipe.dit, *inputs, **options), noisy)
@@ -224,6 +229,7 @@ def train_dit(recipe):
         ConfigError: a model of two experts without the choice of what is trained, or what the loop refuses.
     """
     check_optimizer(recipe.training)
+    check_low_memory(recipe)
     if recipe.dry_run:
         return foresee_dit(recipe)
     cache = open_fresh_cache(recipe.cache)
@@ -246,7 +252,9 @@ def train_dit(recipe):
         module = WanAlphaTrainingModule(
             pipe, recipe.adapter, recipe.objective, recipe.training.gradient_checkpointing,
             cache.empty_context() if recipe.objective.caption_dropout else None, captions, recipe.model.expert,
+            recipe.training.offload_activations,
         )  # fmt: skip
+    save_memory(module, recipe, compute.device)
     previews = None
     if recipe.training.preview_every is not None and recipe.model.expert not in (None, BOTH):
         raise ConfigError(

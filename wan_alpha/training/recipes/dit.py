@@ -248,6 +248,21 @@ class TrainDiTRecipe(PlannedRecipe):
         return self
 
     @model_validator(mode="after")
+    def _quantised_weights_are_let_go(self):
+        kind, training = self.model.quantization, self.training
+        if kind in ("fp8", "int8") and not training.gradient_checkpointing:
+            raise ValueError(
+                f"model.quantization = {kind!r} needs training.gradient_checkpointing = true: without it autograd "
+                "keeps each layer's weight as it was restored for the forward pass, and nothing is saved"
+            )
+        if kind == "nf4" and training.offload_blocks:
+            raise ValueError(
+                "training.offload_blocks with model.quantization = 'nf4': bitsandbytes holds every weight on the "
+                "device until the backward pass; choose fp8 or int8, or leave one of the two out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _previews_can_be_decoded(self):
         given, preview = self.training.preview_every is not None, self.preview
         used = [name for name in type(preview).model_fields if not preview.has_default(name)]
