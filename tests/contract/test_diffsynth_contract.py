@@ -24,7 +24,13 @@ X = object()  # stands for any argument
 CALLS = {
     "core.ModelConfig": [((), ("model_id", "origin_file_pattern"))],
     "core.ModelConfig.download_if_necessary": [((X,), ())],
-    "core.gradient_checkpoint_forward": [((X, X, X, X, X, X, X), ())],
+    "core.gradient_checkpoint_forward": [((X, X, X, X), ("context", "t_mod", "freqs"))],
+    "core.offload_training.memory_buffer.PinnedArenaPool": [],
+    "core.offload_training.memory_buffer.PinnedArenaPool.from_model": [((X,), ())],
+    "core.offload_training.memory_buffer.PinnedArenaPool.allocate_like": [((X, X), ())],
+    "core.quant.QuantizeConfig": [((), ("method", "target_modules"))],
+    "core.quant.QuantizeConfig.quantize_model": [((X, X), ("compute_device", "model_device"))],
+    "core.quant.QuantBackend.dequantize_to_linear": [((X, X, X), ())],
     "core.data.operators.DataProcessingOperator": [((), ())],
     "core.data.operators.DataProcessingOperator.__rshift__": [((X, X), ())],
     "diffusion.DiffusionTrainingModule": [((), ())],
@@ -50,7 +56,7 @@ CALLS = {
         ),
     ],
     "models.wan_video_dit.WanModel.unpatchify": [((X, X, X), ())],
-    "models.wan_video_dit.DiTBlock.forward": [((X, X, X, X, X), ())],
+    "models.wan_video_dit.DiTBlock.forward": [((X, X), ("context", "t_mod", "freqs"))],
     "models.wan_video_dit.Head.forward": [((X, X, X), ())],
     "models.wan_video_dit.precompute_freqs_cis_3d": [((X,), ())],
     "models.wan_video_dit.sinusoidal_embedding_1d": [((X, X), ())],
@@ -87,8 +93,9 @@ CALLS = {
 }  # fmt: skip
 
 # Keywords that a signature takes as **kwargs only, where a renamed one would vanish without a word. These are known to
-# arrive: at Conv3d, at the Wan schedule, at transformers' tokenizer, and in the tokenizer's own reading of its kwargs.
-PASSED_ON = {"padding", "shift", "local_files_only", "return_mask", "add_special_tokens"}
+# arrive: at Conv3d, at the Wan schedule, at transformers' tokenizer, in the tokenizer's own reading of its kwargs, and
+# at the block that is checkpointed, which the table has too.
+PASSED_ON = {"padding", "shift", "local_files_only", "return_mask", "add_special_tokens", "context", "t_mod", "freqs"}
 
 # What is read from instances: the maker below -> dotted attributes.
 ATTRIBUTES = {

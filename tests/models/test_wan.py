@@ -180,6 +180,29 @@ def test_gradient_checkpointing_changes_no_gradient():
     assert all(torch.allclose(plain, again, atol=1e-7) for plain, again in zip(*gradients, strict=True))
 
 
+def test_offloaded_activations_are_the_blocks_own_inputs_and_change_no_gradient(monkeypatch):
+    """What all blocks share, text and rotary table, is not copied to host memory once for each."""
+    moved, gradients = [], []
+
+    class Watched(torch.autograd.graph.save_on_cpu):
+        def __init__(self):
+            super().__init__()
+            pack = self.pack_hook
+            self.pack_hook = lambda tensor: moved.append(tuple(tensor.shape)) or pack(tensor)
+
+    monkeypatch.setattr(torch.autograd.graph, "save_on_cpu", Watched)
+    for offload in (False, True):
+        dit = make_dit().train()
+        parameters = add_adapter(dit, rank=2, alpha=2)
+        velocity = predict_velocity(
+            dit, *velocity_input(batch=2), gradient_checkpointing=True, offload_activations=offload
+        )
+        velocity.pow(2).mean().backward()
+        gradients.append([parameter.grad for parameter in parameters])
+        assert moved == offload * DIT_SIZES["num_layers"] * [(2, 3 * 2 * 3, DIT_SIZES["dim"])]
+    assert all(torch.equal(plain, again) for plain, again in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 def test_bfloat16_weights_keep_float32_timesteps_apart(autocast):
     dit = make_dit()

@@ -5,7 +5,7 @@ With gradient checkpointing the pass that the backward makes again holds the cop
 """
 
 import torch
-from diffsynth.core.offload_training.memory_buffer import ALIGNMENT, PinnedArenaPool
+from diffsynth.core.offload_training.memory_buffer import PinnedArenaPool
 from torch import nn
 
 from wan_alpha.models.quantize import frozen_linears
@@ -21,11 +21,8 @@ def offload_blocks(dit, device):
         dit: a ``WanModel`` on the CPU, changed in place; what is to train has requires_grad.
         device: where the blocks compute.
     """
-    pool = None
-    if torch.device(device).type == "cuda":
-        # Memory that a device reads by itself; PyTorch's own allocation of it rounds each weight up to a power of two.
-        weights = [dit.get_submodule(name).weight for name in frozen_linears(dit)]
-        pool = PinnedArenaPool(sum(_num_bytes(weight) + ALIGNMENT for weight in weights))
+    # Memory that a device reads by itself; PyTorch's own allocation of it rounds each weight up to a power of two.
+    pool = PinnedArenaPool.from_model(dit.blocks) if torch.device(device).type == "cuda" else None
     for number, block in enumerate(dit.blocks):
         names = [name for name in frozen_linears(dit) if name.startswith(f"blocks.{number}.")]
         _BlockWeights(block, [dit.get_submodule(name) for name in names], device, pool)
@@ -62,7 +59,3 @@ class _BlockWeights:
 def _in_host_memory(weight, pool):
     # Only a plain tensor is all in its bytes: a quantised one has scales besides.
     return pool.allocate_like(weight) if pool is not None and type(weight) is nn.Parameter else weight.to("cpu")
-
-
-def _num_bytes(weight):
-    return weight.numel() * weight.element_size()

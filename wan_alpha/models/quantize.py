@@ -19,7 +19,7 @@ def check_quantization(name):
     """Raises:
     ConfigError: the package that quantises so is not there.
     """
-    _config(name, [])
+    make_config(name, [])
 
 
 def quantize_base(dit, name, device, keep_on=None):
@@ -37,7 +37,7 @@ def quantize_base(dit, name, device, keep_on=None):
         ConfigError: as :func:`check_quantization`.
     """
     names = frozen_linears(dit)
-    config = _config(name, names)
+    config = make_config(name, names)
     with redirect_stdout(sys.stderr):
         config.quantize_model(dit, compute_device=device, model_device=keep_on)
     for layer_name in names:
@@ -60,7 +60,8 @@ def frozen_linears(dit):
     ]
 
 
-def _config(name, targets):
+def make_config(name, targets):
+    """diffsynth's QuantizeConfig for layers of these names; raises as :func:`check_quantization`."""
     try:
         with redirect_stdout(sys.stderr):
             return QuantizeConfig(method=METHODS[name], target_modules=targets)
