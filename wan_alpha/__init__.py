@@ -4,10 +4,12 @@ The public names are imported on first use, so that ``import wan_alpha`` and the
 """
 
 import os
+import sys
 from importlib import import_module
 
-# Read by torch when it is loaded: what Apple's MPS lacks runs on the CPU, and torch names each such operation once.
-os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+# Read by torch when it is loaded: what Apple's MPS lacks runs on the CPU. Set later it would seem set and do nothing.
+if "torch" not in sys.modules:
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 _PUBLIC = {
     "LoadRGBAVideoPair": "wan_alpha.data.operators",

@@ -19,9 +19,13 @@ from wan_alpha.models.real_arithmetic import use_real_rotary
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import encode_prompts
 
+FILTER = devices.warnings.filterwarnings
+
 
 @pytest.fixture(autouse=True)
 def no_trace(monkeypatch):
+    monkeypatch.setattr(torch, "set_warn_always", lambda _: None)
+    monkeypatch.setattr(devices.warnings, "filterwarnings", lambda *_, **__: None)
     for switch in devices._SWITCHES.values():
         monkeypatch.setattr(wan_video_dit, switch, getattr(wan_video_dit, switch))
     monkeypatch.delenv("WAN_ALPHA_ATTENTION", raising=False)
@@ -111,12 +115,51 @@ def test_what_mps_lacks_falls_back_unless_told_otherwise(given, expected):
     assert done.stdout.split() == ["False", expected]
 
 
-def test_the_note_says_what_becomes_of_an_operation_that_mps_lacks(monkeypatch):
+def test_the_note_says_what_becomes_of_an_operation_that_mps_lacks(monkeypatch, capsys):
     pretend(monkeypatch, "mps")
     monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-    assert "runs on the CPU instead; PyTorch names each once" in choose_compute().describe()
-    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "0")
-    assert "start with PYTORCH_ENABLE_MPS_FALLBACK=1" in choose_compute().describe()
+    assert "runs on the CPU instead; a warning names each once" in choose_compute().describe()
+    for value in ("0", None):
+        monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", "0")
+        if value is None:
+            monkeypatch.delenv("PYTORCH_ENABLE_MPS_FALLBACK")
+        assert "start with PYTORCH_ENABLE_MPS_FALLBACK=1, or import wan_alpha before torch" in announced(capsys)
+
+
+def announced(capsys):
+    announce(choose_compute())
+    return capsys.readouterr().err
+
+
+def test_after_torch_the_switch_is_left_alone():
+    """It would do nothing, and the note would claim that it does."""
+    import os
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
+    script = "import sys, os\nsys.modules['torch'] = None\nimport wan_alpha\n"
+    script += "print(os.environ.get('PYTORCH_ENABLE_MPS_FALLBACK'))"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+def test_each_operation_that_falls_back_is_named_once(monkeypatch):
+    """PyTorch's own warning, whose words are recorded here, stops after the first operation unless told otherwise."""
+    import warnings
+
+    pretend(monkeypatch, "mps")
+    asked = []
+    monkeypatch.setattr(torch, "set_warn_always", asked.append)
+    said = (
+        "The operator '{}' is not currently supported on the MPS backend and will fall back to run on the CPU. This may"
+    )
+    with warnings.catch_warnings(record=True) as shown:
+        monkeypatch.setattr(devices.warnings, "filterwarnings", FILTER)
+        choose_compute()
+        for name in ("aten::nonzero", "aten::linalg_svd", "aten::nonzero"):
+            warnings.warn(said.format(name), stacklevel=1)
+            warnings.warn(said.format(name), stacklevel=1)
+    names = [str(one.message).split("'")[1] for one in shown]
+    assert asked == [True] and names == ["aten::nonzero", "aten::linalg_svd"]
 
 
 def test_text_sampling_and_the_rgba_vae_need_no_float64_and_no_complex_numbers(tmp_path, reference_dir):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,15 @@ def choose_compute(device="auto", precision="auto", attention="auto"):
         attention = os.environ.get("WAN_ALPHA_ATTENTION", "auto")
     backend = choose_attention(device, dtype, attention)
     use_attention(backend)
+    if device.type == "mps":
+        name_each_fallback()
     return Compute(device, dtype, backend, device_name(device), tuple(_notes(device, dtype, precision, backend)))
+
+
+def name_each_fallback():
+    """Have PyTorch name each operation that MPS lacks, once: by itself it warns of the first one and of no other."""
+    torch.set_warn_always(True)
+    warnings.filterwarnings("once", message=r"The operator '.*' is not currently supported on the MPS backend")
 
 
 def announce(compute):
@@ -146,8 +155,11 @@ def _notes(device, dtype, precision, attention):
     if device.type == "mps":
         yield "rotary and time embeddings are computed in float32 real numbers: MPS has no float64 and no complex ones"
         if os.environ.get(_MPS_FALLBACK) == "1":
-            yield "an operation that MPS lacks runs on the CPU instead; PyTorch names each once when it happens"
+            yield "an operation that MPS lacks runs on the CPU instead; a warning names each once when it happens"
         else:
-            yield f"an operation that MPS lacks will stop the run: start with {_MPS_FALLBACK}=1 to have it on the CPU"
+            yield (
+                f"an operation that MPS lacks will stop the run: to have it on the CPU, start with {_MPS_FALLBACK}=1, "
+                "or import wan_alpha before torch"
+            )
     if attention == "sage":
         yield "sage attention rounds to 8 bits: results differ from PyTorch's"
