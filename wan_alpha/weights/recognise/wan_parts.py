@@ -8,6 +8,8 @@ from wan_alpha.weights.registry import families_of
 VAES = {16: ("Wan2.1 VAE", "Wan2.1_VAE.pth"), 48: ("Wan2.2 VAE", "Wan2.2_VAE.pth")}
 _UMT5_VOCABULARY = 256384
 _SMALLEST_KNOWN_WIDTH = 1536
+# Sizes of a text encoder -> the tensor whose rows they are.
+_TEXT_WIDTHS = {"attn_dim": "blocks.0.attn.q.weight", "ffn_dim": "blocks.0.ffn.fc1.weight"}
 # Tensors that only these relatives of Wan have -> their name.
 _RELATIVES = {
     "vace_blocks.0.before_proj.weight": "Wan VACE (editing by reference videos)",
@@ -101,21 +103,42 @@ def _text_encoder(part, paths):
     is_umt5 = (vocabulary, dim) == (_UMT5_VOCABULARY, 4096)
     layers = count_blocks(part.tensors)
     title = "UMT5-XXL encoder" if is_umt5 else f"UMT5 encoder of width {dim}, {layers} blocks"
-    return {"title": title, "sizes": {"vocabulary": vocabulary, "dim": dim, "num_layers": layers}}
+    sizes = {"vocabulary": vocabulary, "dim": dim, "num_layers": layers}
+    position = _shape(part, "blocks.0.pos_embedding.embedding.weight") or (None, None)
+    sizes |= {"num_buckets": position[0], "num_heads": position[1]}
+    sizes |= {name: (_shape(part, key) or (None,))[0] for name, key in _TEXT_WIDTHS.items()}
+    return {"title": title, "sizes": sizes}
 
 
 def _vae(part, paths):
     channels, width = part.tensors["conv2.weight"].shape[0], part.tensors["encoder.conv1.weight"].shape[0]
     name, _ = VAES.get(channels, (f"a Wan VAE of {channels} channels", ""))
     problems = () if channels in VAES else (f"expected 16 or 48 latent channels, found {channels}",)
-    stride = {16: 8, 48: 16}.get(channels)
+    stride, decoder = {16: 8, 48: 16}.get(channels), _shape(part, "decoder.conv1.weight")
     return {
         "title": f"{name} ({channels} channels, width {width})",
-        "sizes": {"latent_channels": channels, "width": width, "spatial_stride": stride},
+        "sizes": {
+            "latent_channels": channels,
+            "width": width,
+            "decoder_width": decoder[0] // 4,
+            "spatial_stride": stride,
+        },
         "problems": problems,
     }
 
 
 def _image_encoder(part, paths):
-    width = next(info.shape[0] for name, info in part.tensors.items() if name.endswith("patch_embedding.weight"))
-    return {"title": f"{KINDS['image_encoder']} (CLIP ViT, width {width})", "sizes": {"dim": width}}
+    def shape(ending):
+        return next((info.shape for name, info in part.tensors.items() if name.endswith(ending)), None)
+
+    patch, position, inner = (
+        shape(name) for name in ("patch_embedding.weight", "visual.pos_embedding", "transformer.0.mlp.0.weight")
+    )
+    names = [name.partition("visual.transformer.")[2].split(".")[0] for name in part.tensors]
+    sizes = {"dim": patch[0], "patch": patch[-1], "num_layers": len({name for name in names if name.isdigit()})}
+    sizes |= {"num_places": position[-2] if position else None, "ffn_dim": inner[0] if inner else None}
+    return {"title": f"{KINDS['image_encoder']} (CLIP ViT, width {patch[0]})", "sizes": sizes}
+
+
+def _shape(part, name):
+    return part.tensors[name].shape if name in part.tensors else None
