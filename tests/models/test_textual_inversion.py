@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.textual_inversion import add_placeholders, learned_placeholders, start_placeholders
 from wan_alpha.models.wan import encode_prompts, encode_prompts_with_gradient, load_wan
+from wan_alpha.weights.adapter_card import AdapterCard, read_adapter_card
 from wan_alpha.weights.io import save_safetensors
 from wan_alpha.weights.textual_inversion import Placeholders, placeholder_metadata, read_placeholders
 
@@ -81,11 +82,16 @@ def test_a_file_brings_it_back(pipe, wan_folder, tmp_path):
     with torch.no_grad():
         pipe.text_encoder.token_embedding.vectors[0].add_(0.5)
     expected = encode_prompts(pipe, ["a red <thing>"])
-    save_safetensors(learned_placeholders(pipe), tmp_path / "e.safetensors", placeholder_metadata({"<thing>": "ball"}))
+    learned = learned_placeholders(pipe)
+    metadata = placeholder_metadata(learned, {"<thing>": "ball"}, AdapterCard(title="A thing", base_sha256="ab" * 32))
+    save_safetensors(learned, tmp_path / "e.safetensors", metadata)
 
     again = load_wan(str(wan_folder), components=("text_encoder", "tokenizer"))
     found = read_placeholders(tmp_path / "e.safetensors")
     assert found.metadata["format"] == "wan_alpha.textual_inversion"
+    card = read_adapter_card(tmp_path / "e.safetensors")
+    assert (card.title, card.architecture, card.tokens) == ("A thing", "umt5-24/textual-inversion", ("<thing>",))
+    assert card.base_sha256 == "ab" * 32 and found.metadata["modelspec.sai_model_spec"] == "1.0.1"
     add_placeholders(again, found)
     assert torch.equal(encode_prompts(again, ["a red <thing>"]), expected)
 
@@ -124,6 +130,6 @@ def test_files_that_are_none(pipe, tmp_path):
     with pytest.raises(CheckpointError, match="one width, found .2, 3."):
         read_placeholders(tmp_path / "mixed.safetensors")
     with pytest.raises(
-        CheckpointError, match="w.safetensors: <a> has vectors of 7 numbers, this text encoder's have 24"
+        CheckpointError, match="w.safetensors: <a> has vectors of 7 numbers, this text encoder's have 24; .*use it with"
     ):
         add_placeholders(pipe, Placeholders({"<a>": torch.ones(1, 7)}), "w.safetensors")

@@ -82,6 +82,10 @@ def test_with_an_adapter_both_learn(make_recipe):
     assert all(value.abs().max() > 0 for name, value in adapter.items() if "lora_B" in name)
     card = read_adapter_card(recipe.output_dir / "adapter.safetensors")
     assert card.tokens == (recipe.textual_inversion.placeholder,)
+    own = read_adapter_card(recipe.output_dir / "embeddings.safetensors")
+    assert own.architecture == "umt5-16/textual-inversion" and own.tokens == card.tokens
+    for name in ("base_sha256", "recipe", "recipe_sha256", "title", "date", "resolution"):
+        assert getattr(own, name) == getattr(card, name) and getattr(own, name), name
 
 
 def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monkeypatch):

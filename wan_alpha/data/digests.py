@@ -48,6 +48,19 @@ class Digests:
             )
         return self.file(path)
 
+    def derived(self, name, paths, compute) -> str:
+        """What was computed of files' content once, for as long as the files are the same.
+
+        Args:
+            name: of what it is; paths: the files; compute: () -> str, called where it is not known.
+        """
+        states = [Path(path).stat() for path in paths]
+        key = f"{name} of {', '.join(str(Path(path).resolve()) for path in paths)}"
+        mark = [[state.st_size for state in states], [state.st_mtime_ns for state in states]]
+        if self._known.get(key, [None])[:2] != mark:
+            self._known[key] = [*mark, compute()]
+        return self._known[key][2]
+
     def save(self) -> None:
         """Write the list; it appears whole or not at all."""
         with replacing(self.path) as partial:

@@ -100,7 +100,8 @@ def load_adapter(dit, path):
     if strangers or missing:
         found = f"and {strangers[0]}, which the model does not adapt" if strangers else f"without {missing[0]}"
         raise CheckpointError(
-            f"{path}: expected the {len(layers)} adapted layers of the model, found {len(adapter.modules)} {found}"
+            f"{path}: expected the {len(layers)} adapted layers of the model, found {len(adapter.modules)} {found}; "
+            f"{_way_out(path)}"
         )
     for name, module in adapter.modules.items():
         layer = layers[name]
@@ -113,7 +114,8 @@ def load_adapter(dit, path):
         for parameter, tensor in pairs:
             if parameter.shape != tensor.shape:
                 raise CheckpointError(
-                    f"{path}: {name}: expected shape {tuple(parameter.shape)}, found {tuple(tensor.shape)}"
+                    f"{path}: {name}: expected shape {tuple(parameter.shape)}, found {tuple(tensor.shape)}; is the "
+                    f"adapter for another base model? {_way_out(path)}"
                 )
             parameter.data.copy_(tensor)
 
@@ -260,14 +262,18 @@ def _checked(weights, adapter, name, shape):
     if name not in weights:
         raise CheckpointError(
             f"{adapter.path}: expected layers of the base model, found {name}, which it has not; is the adapter for "
-            "another base model?"
+            f"another base model? {_way_out(adapter.path)}"
         )
     if tuple(weights[name].shape) != tuple(shape):
         raise CheckpointError(
             f"{adapter.path}: {name}: expected shape {tuple(weights[name].shape)} as in the base, found {tuple(shape)}"
-            "; is the adapter for another base model?"
+            f"; is the adapter for another base model? {_way_out(adapter.path)}"
         )
     return name
+
+
+def _way_out(path):
+    return f"`wan-alpha inspect {path}` says which it fits"
 
 
 def _divisors(adapter, weight, update):

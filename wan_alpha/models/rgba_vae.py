@@ -19,7 +19,7 @@ from wan_alpha.models.decoder_lora import DecoderLoRA, WanDecoder, decoder_convo
 from wan_alpha.models.feature_merge import FeatureMergeBlock
 from wan_alpha.models.tiling import TileBlender, scaled, tile_windows
 from wan_alpha.weights import rgba_vae as naming
-from wan_alpha.weights.io import save_pickle, save_safetensors, tensors_sha256
+from wan_alpha.weights.io import rounded_sha256, save_pickle, save_safetensors, tensors_sha256
 
 RELEASED_LORA_ALPHA = 1.0
 DEFAULT_LORA_RANK = 128
@@ -296,7 +296,7 @@ class RGBAlphaVAE(nn.Module):
 
     def base_sha256(self):
         """Hash of the base VAE's values rounded to bfloat16: the same for a float32 file and its bfloat16 copy."""
-        return tensors_sha256({name: value.to(torch.bfloat16) for name, value in self.base.state_dict().items()})
+        return rounded_sha256(self.base.state_dict())
 
     def fingerprint(self):
         """Hash of everything that shapes latents: base encoder and merge block."""

@@ -130,15 +130,24 @@ def add_placeholders(pipe, placeholders: Placeholders, source="the file", units=
         ConfigError: a placeholder that the tokenizer knows already.
     """
     embedding = _extended(pipe)
-    width = embedding.weight.shape[1]
+    check_placeholder_width(placeholders, embedding.weight.shape[1], source)
     for word, vectors in placeholders.vectors.items():
-        if vectors.shape[1] != width:
-            raise CheckpointError(
-                f"{source}: {word} has vectors of {vectors.shape[1]} numbers, this text encoder's have {width}; it was "
-                "learned with another text encoder"
-            )
         embedding.add(word, vectors, pipe.tokenizer.add(word, len(vectors)), (units or {}).get(word, 1.0))
     return embedding
+
+
+def check_placeholder_width(placeholders: Placeholders, width, source="the file"):
+    """Refuse placeholders that were learned with a text encoder of another width; None fits any.
+
+    Raises:
+        CheckpointError: it names the file, the word and both widths.
+    """
+    for word, vectors in placeholders.vectors.items():
+        if width is not None and vectors.shape[1] != width:
+            raise CheckpointError(
+                f"{source}: {word} has vectors of {vectors.shape[1]} numbers, this text encoder's have {width}; it was "
+                "learned with another text encoder: use it with that one, or learn the word again with this one"
+            )
 
 
 def start_placeholders(pipe, initializers, num_vectors=1) -> PlaceholderEmbedding:

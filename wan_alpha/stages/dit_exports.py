@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from wan_alpha.models.adapters import adapter_state_dict
 from wan_alpha.stages.experts import file_of_expert
 from wan_alpha.training.checkpoints import NAMES_BELOW
@@ -13,7 +11,7 @@ from wan_alpha.training.sharding import gathered_on_main
 from wan_alpha.weights.adapter_card import AdapterCard, architecture_of, own_metadata
 from wan_alpha.weights.adapters import FORMAT as ADAPTER_FORMAT
 from wan_alpha.weights.adapters import adapter_metadata
-from wan_alpha.weights.io import save_safetensors, tensors_sha256
+from wan_alpha.weights.io import rounded_sha256, save_safetensors
 
 ADAPTER_FILE = "adapter.safetensors"
 DIT_FILE = "dit.safetensors"
@@ -67,7 +65,7 @@ def export_trained(module, folder, cards) -> list[Path]:
 def trained_files(module, cards) -> dict:
     """Adapter and placeholder: file name -> (tensors, metadata). The whole DiT is not among them: a checkpoint holds it
     once already."""
-    placeholder = {} if module.captions is None else module.captions.files(next(iter(cards.values())).recipe)
+    placeholder = {} if module.captions is None else module.captions.files(next(iter(cards.values())))
     return adapter_files(module, cards) | placeholder
 
 
@@ -107,7 +105,7 @@ def describe_weights(module, base_sha256) -> dict:
 
 def weights_sha256(dit) -> str:
     """Hash of weights rounded to bfloat16: the same for a float32 file and its bfloat16 copy."""
-    return tensors_sha256({name: value.to(torch.bfloat16) for name, value in dit.state_dict().items()})
+    return rounded_sha256(dit.state_dict())
 
 
 def _dit_metadata(dit, tensors, card, expert):

@@ -36,10 +36,11 @@ class CaptionEncoder(nn.Module):
         """Contexts (B, L, text_dim) of captions, differentiable in the placeholder's vectors."""
         return encode_prompts_with_gradient(self, captions).float()
 
-    def files(self, recipe=None) -> dict:
-        """The placeholder alone: file name -> (tensors, metadata); ``recipe`` as JSON values."""
-        metadata = placeholder_metadata({self.settings.placeholder: self.settings.initializer}, recipe)
-        return {EMBEDDINGS_FILE: (learned_placeholders(self), metadata)}
+    def files(self, card=None) -> dict:
+        """The placeholder alone: file name -> (tensors, metadata); ``card``: an AdapterCard of where it is from."""
+        vectors = learned_placeholders(self)
+        metadata = placeholder_metadata(vectors, {self.settings.placeholder: self.settings.initializer}, card)
+        return {EMBEDDINGS_FILE: (vectors, metadata)}
 
 
 def check_captions_name(placeholder, prompts) -> None:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.dit_names import parameter_from_diffusers
-from wan_alpha.weights.io import load_state_dict, read_metadata, tensors_sha256
+from wan_alpha.weights.io import load_state_dict, read_metadata, rounded_sha256
 from wan_alpha.weights.safetensors_stream import DTYPES
 from wan_alpha.weights.wan_layout import find_wan_files, part_files
 
@@ -70,7 +70,7 @@ class BaseWeights(Mapping):
     def sha256(self):
         """Hash of the weights rounded to bfloat16, as training records it: the same for a float32 file and its copy in
         bfloat16. Reads everything once."""
-        return tensors_sha256(_Rounded(self))
+        return rounded_sha256(self)
 
     def _open(self, path):
         if path.suffix == ".safetensors":
@@ -92,20 +92,6 @@ class BaseWeights(Mapping):
             if name in self.keys_of:
                 raise CheckpointError(f"{path}: {key} is in {self.keys_of[name][0]} too; are these files of one model?")
             self.keys_of[name], self._outlines[name] = (path, key), outline
-
-
-class _Rounded(Mapping):
-    def __init__(self, weights):
-        self.weights = weights
-
-    def __getitem__(self, name):
-        return self.weights[name].to(torch.bfloat16)
-
-    def __iter__(self):
-        return iter(self.weights)
-
-    def __len__(self):
-        return len(self.weights)
 
 
 def _find_shards(source, expert):

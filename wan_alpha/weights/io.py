@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -192,6 +193,26 @@ def file_sha256(path, callback=None):
             if callback is not None:
                 callback("hashing", done, size)
     return digest.hexdigest()
+
+
+def rounded_sha256(tensors):
+    """:func:`tensors_sha256` of tensors rounded to bfloat16, one at a time: the same for a float32 model and its
+    bfloat16 copy. An adapter names its base by it (``base_sha256``)."""
+    return tensors_sha256(_Rounded(tensors))
+
+
+class _Rounded(Mapping):
+    def __init__(self, tensors):
+        self.tensors = tensors
+
+    def __getitem__(self, name):
+        return self.tensors[name].to(torch.bfloat16)
+
+    def __iter__(self):
+        return iter(self.tensors)
+
+    def __len__(self):
+        return len(self.tensors)
 
 
 def tensors_sha256(tensors):

@@ -5,6 +5,7 @@ import re
 from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.adapter_keys import KRONECKER, recognise_dialect, split_key
 from wan_alpha.weights.recognise.component import Component, counted
+from wan_alpha.weights.recognise.toolkit import is_told_of_origin
 from wan_alpha.weights.recognise.wan_parts import count_blocks
 from wan_alpha.weights.registry import families_of, known_models
 
@@ -47,7 +48,7 @@ def describe_adapter(tensors, metadata, paths=(), alphas=None):
     facts = {"paths": tuple(paths), "naming": dialect, **counted(tensors.values())}
     details = {"kind": kind, "ranks": ranks, "targets": _targets(layers), "num_layers_adapted": len(layers)}
     details["alpha"] = sorted(set(alphas)) if alphas else _number(metadata.get("alpha"))
-    details |= {name: metadata[name] for name in sorted(metadata) if _is_told(name)}
+    details |= {name: metadata[name] for name in sorted(metadata) if is_told_of_origin(name)}
     if foreign or (strangers and not layers):
         model = next((name for mark, name in _FOREIGN.items() if any(mark in one for one in tensors)), "another model")
         example = foreign[0] if foreign else next(iter(tensors))
@@ -120,12 +121,6 @@ def _has_blocks(family, num_layers):
 
 def _targets(layers):
     return sorted({re.sub(r"^blocks\.\d+\.", "", name) for name in layers})
-
-
-def _is_told(name):
-    return name.startswith("modelspec.") or name.removeprefix("wan_alpha.") in (
-        "base_sha256", "recipe_sha256", "trigger_words", "tokens", "format", "rank",
-    )  # fmt: skip
 
 
 def _number(text):

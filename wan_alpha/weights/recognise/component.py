@@ -8,6 +8,7 @@ from pathlib import Path
 KINDS = {
     "dit": "DiT", "dit_low_noise": "DiT, low-noise expert", "text_encoder": "text encoder", "vae": "VAE",
     "image_encoder": "image encoder", "tokenizer": "tokenizer", "adapter": "adapter", "rgba_vae": "RGBA VAE weights",
+    "placeholders": "placeholders of textual inversion",
     "decoder_lora": "decoders of the RGBA VAE", "gauss_mask": "Gaussian mask", "cache": "latent cache",
     "cache_item": "item of a latent cache", "checkpoint": "checkpoint", "run": "run", "recipe": "recipe",
     "image_vae": "image VAE", "foreign": "another model", "unknown": "unknown weights",

@@ -8,7 +8,7 @@ from wan_alpha.weights.parts import find_parts
 from wan_alpha.weights.recognise.adapters import describe_adapter, is_adapter
 from wan_alpha.weights.recognise.component import Component, counted
 from wan_alpha.weights.recognise.foreign import foreign_model, image_vae
-from wan_alpha.weights.recognise.toolkit import bare_tensor, cache_item, rgba_vae
+from wan_alpha.weights.recognise.toolkit import bare_tensor, cache_item, placeholders, rgba_vae
 from wan_alpha.weights.recognise.wan_parts import describe_part
 from wan_alpha.weights.shards import INDEX_ENDINGS, check_index, index_names, numbered_shards
 
@@ -61,7 +61,11 @@ def recognise_headers(headers):
         return [bare_tensor(headers[0].tensors[""], paths)]
     tensors, files = merged_tensors(headers)
     metadata = headers[0].metadata
-    made_here = rgba_vae(tensors, metadata, paths) or cache_item(tensors, metadata, paths)
+    made_here = (
+        rgba_vae(tensors, metadata, paths)
+        or cache_item(tensors, metadata, paths)
+        or placeholders(tensors, metadata, paths)
+    )
     if made_here is not None:
         return [made_here]
     if is_adapter(tensors):

@@ -144,7 +144,7 @@ def _assemble(path, layout, components, num_bytes_read):
         num_experts = len(dits) if layout != "file" else None if expert_of(dits[0].paths) is None else 2
         families = list(dits[0].families) if layout == "file" else families_of(dits[0].sizes, min(num_experts, 2))
         families = families or list(dits[0].families)
-    elif len(adapters := [one for one in components if one.kind == "adapter"]) == len(components):
+    elif len(adapters := [one for one in components if one.kind in ("adapter", "placeholders")]) == len(components):
         families = list(adapters[0].families)
     boundary = read_boundary(path) if path.is_dir() else None
     if families and len(dits) == 2 and boundary is None:

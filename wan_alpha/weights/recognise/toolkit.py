@@ -6,10 +6,15 @@ from pathlib import Path
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.recognise.component import Component, counted
+from wan_alpha.weights.registry import known_models
 from wan_alpha.weights.shards import read_json
 
 _MERGE = ("merge.", "middle.block.")
 _DECODER = re.compile(r"(foreground|alpha|vae_fgr\.decoder|vae_pha\.decoder)\..+\.lora_A")
+PLACEHOLDER_FORMAT = "wan_alpha.textual_inversion"
+_NAMELESS = ("emb_params", "emp_params")  # of other programs, whose file's name is the word
+_PLACEHOLDER = re.compile(r"<[^<>]+>|emb_params|emp_params")
+_ORIGIN = ("base_sha256", "recipe_sha256", "trigger_words", "tokens", "format", "rank")
 _CACHE_TENSORS = {"context", "ellipse", "latents"}
 CACHE_INDEX, CHECKPOINT_STATE, CHECKPOINT_MARKER, RUN_RECIPE = (
     "cache.json",
@@ -83,6 +88,32 @@ def cache_item(tensors, metadata, paths):
     details = {name: metadata[name] for name in ("prompt", "background") if name in metadata}
     title = f"item of a latent cache, latents {'x'.join(map(str, tensors['latents'].shape))}"
     return Component("cache_item", title, tuple(paths), details=details, **counted(tensors.values()))
+
+
+def placeholders(tensors, metadata, paths):
+    """A Component of words that textual inversion learned, or None."""
+    is_told = metadata.get("format") == PLACEHOLDER_FORMAT
+    if not tensors or not (is_told or all(_PLACEHOLDER.fullmatch(name) for name in tensors)):
+        return None
+    shapes = {name: info.shape if len(info.shape) == 2 else (1, *info.shape) for name, info in tensors.items()}
+    problems = ()
+    if {len(shape) for shape in shapes.values()} != {2} or len({shape[1] for shape in shapes.values()}) != 1:
+        problems = (f"{paths[0]}: expected placeholders of (vectors, width) each and one width; learn the word again",)
+    width = next(iter(shapes.values()))[-1]
+    words = {f"<{paths[0].stem}>" if name in _NAMELESS else name: shape[0] for name, shape in shapes.items()}
+    families = [name for name, model in known_models().items() if model.text_encoder["dim"] == width]
+    details = {"words": [f"{word} ({number} vectors)" for word, number in words.items()], "width": width}
+    details |= {name: metadata[name] for name in sorted(metadata) if name == "initializer" or is_told_of_origin(name)}
+    title = f"textual inversion, {sum(words.values())} vectors of {width} for {', '.join(words)}"
+    return Component(
+        "placeholders", title, tuple(paths), families=tuple(families), details=details, problems=problems,
+        **counted(tensors.values()),
+    )  # fmt: skip
+
+
+def is_told_of_origin(name):
+    """Whether a name of a file's metadata says where it is from, so that inspect shows it."""
+    return name.startswith("modelspec.") or name.removeprefix("wan_alpha.") in _ORIGIN
 
 
 def toolkit_folder(folder):
