@@ -11,6 +11,7 @@ from wan_layouts import write_diffusers, write_original
 
 from wan_alpha.cli.main import COMMANDS, main
 from wan_alpha.training.config import list_presets
+from wan_alpha.weights.memory import MODES
 from wan_alpha.weights.recognise.serves import _EXTRAS
 from wan_alpha.weights.recognise.serves import COMMANDS as SERVED
 
@@ -41,7 +42,8 @@ def test_a_folder_is_described_for_people_and_for_programs(wan, capsys):
         "original layout",
         "Wan2.1 VAE (16 channels, width 8)",
         "generate: --model.wan",
-        "memory of train-dit: ",
+        "memory of dora: ",
+        "model.base_vae: refused: ",
     ):
         assert line in text
     assert "still needs --model.rgba_weights: rgba_vae.safetensors" in text
@@ -51,7 +53,9 @@ def test_a_folder_is_described_for_people_and_for_programs(wan, capsys):
     assert parts["dit"]["num_parameters"] > 0 and parts["dit"]["dtypes"].keys() == {"F32"}
     assert found["commands"]["train-dit"]["gives"] == {"model.wan": str(wan)}
     assert found["commands"]["train-dit"]["needs"] == {"cache": "a folder made by `wan-alpha cache`"}
-    assert found["memory_gib"].keys() == {"load", "cache", "train-dit", "generate"}
+    assert found["memory"].keys() == set(MODES)
+    assert all({"gib", "is_measured", "phases"} < one.keys() for one in found["memory"].values())
+    assert {pair["verdict"] for pair in found["combinations"]} == {"refused", "fits"}
 
 
 def test_the_exit_code_says_whether_what_was_asked_for_can_work(wan, tmp_path, capsys):
@@ -80,6 +84,8 @@ def test_the_exit_code_says_whether_what_was_asked_for_can_work(wan, tmp_path, c
 
 def test_fix_writes_what_is_missing_and_keeps_what_was_there(tmp_path, capsys):
     folder = write_diffusers(tmp_path, experts=True)
+    assert inspect(folder, "--fix") == 0  # what the fixture leaves out: configs of VAE, text encoder, scheduler
+    capsys.readouterr()
     (folder / "model_index.json").write_text("{")
     (folder / "transformer" / "config.json").write_text('{"num_attention_heads": 4, "num_layers": 9}')
     assert inspect(folder) == 0
@@ -91,6 +97,23 @@ def test_fix_writes_what_is_missing_and_keeps_what_was_there(tmp_path, capsys):
     assert json.loads((folder / "model_index.json").read_text())["vae"] == ["diffusers", "AutoencoderKLWan"]
     code, found = as_json(capsys, folder)
     assert code == 0 and found["configs"] == []
+
+
+def test_fix_says_what_it_cannot_write_and_the_exit_code_too(tmp_path, capsys):
+    folder = write_diffusers(tmp_path)
+    (folder / "transformer" / "config.json").unlink()
+    for path in (folder / "tokenizer").iterdir():
+        path.unlink()
+    assert inspect(folder, "--fix") == 1
+    text = capsys.readouterr().out
+    assert "wrote" in text and (folder / "vae" / "config.json").is_file()
+    assert "config.json: missing; --fix cannot write it: of a width of 48 no shape tells the number of heads" in text
+    assert (
+        "tokenizer_config.json: missing; --fix cannot write it: a tokenizer is learned, no shape tells it: copy" in text
+    )
+    assert not (folder / "transformer" / "config.json").exists()
+    code, found = as_json(capsys, folder)
+    assert code == 0 and {one["reason"] for one in found["configs"]} == {"missing"}
 
 
 @pytest.mark.parametrize("preset", list_presets())

@@ -11,6 +11,7 @@ from wan_layouts import LAYOUTS, dit_to_diffusers, states, write_diffusers, writ
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.models.tiny import tiny_wan_folder
+from wan_alpha.weights.memory import MODES, PHASES, mode_peaks, num_adapter_parameters, phase_peaks
 from wan_alpha.weights.recognise.adapters import describe_adapter
 from wan_alpha.weights.recognise.configs import plan_configs, write_configs
 from wan_alpha.weights.recognise.folder import recognise
@@ -225,6 +226,30 @@ def test_what_this_toolkit_and_the_release_write(tmp_path, reference_dir):
     assert recognise(released).components[0].details["version"] == "v2 by the names beside it"
 
 
+PLACEHOLDERS = {
+    "ours": ({"<cat>": (3, 4096)}, {"format": "wan_alpha.textual_inversion", "initializer": '{"<cat>": "cat"}',
+                                    "modelspec.title": "My cat", "base_sha256": "ab" * 32}, ["<cat> (3 vectors)"]),
+    "another word": ({"cat-toy": (1, 4096)}, {"format": "wan_alpha.textual_inversion"}, ["cat-toy (1 vectors)"]),
+    "another program's": ({"emb_params": (2, 4096)}, {}, ["<learned> (2 vectors)"]),
+    "one vector, flat": ({"<dog>": (4096,)}, {}, ["<dog> (1 vectors)"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_textual_inversion_says_its_words_vectors_and_base(tmp_path, name):
+    shapes, metadata, words = PLACEHOLDERS[name]
+    path = tmp_path / "learned.safetensors"
+    save_file({key: torch.zeros(shape) for key, shape in shapes.items()}, path, metadata)
+    found = recognise(path)
+    (component,) = found.components
+    assert component.kind == "placeholders" and component.details["words"] == words and not found.problems
+    assert "Wan2.1-T2V-1.3B" in found.families and "tiny" not in found.families
+    assert {key: component.details[key] for key in metadata} == metadata
+    assert services(found)["generate"].gives == {"model.embeddings": str(path)}
+    save_file({"<a>": torch.zeros(1, 4), "<b>": torch.zeros(1, 5)}, path)
+    assert f"{path}: expected placeholders" in recognise(path).problems[0]
+
+
 def test_caches_checkpoints_and_runs(tmp_path):
     cache = tmp_path / "cache"
     (cache / "items").mkdir(parents=True)
@@ -311,6 +336,55 @@ def test_the_registry_is_whole():
         assert model.dit["dim"] // model.dit["num_heads"] in (32, 128) and model.num_frames % 4 == 1
         assert all(side % model.grid == 0 for size in model.sizes for side in size)
         assert (model.boundary is not None) == (model.num_experts == 2) == ("dit_low_noise" in model.components)
-        assert set(model.memory_gib) == {"load", "cache", "train-dit", "generate"}
-        assert all(peak is None or (peak > 0 and math.isfinite(peak)) for peak in model.memory_gib.values())
-        assert set(model.commands) <= {"cache", "train-dit", "generate"} and model.combines
+        assert set(model.memory) == set(PHASES)
+        for mode, peaks in mode_peaks(model).items():
+            assert all(peak.gib > 0 and math.isfinite(peak.gib) for peak in peaks)
+            assert [peak.is_measured for peak in peaks] == [model.memory[peak.phase] is not None for peak in peaks]
+            assert tuple(peak.phase for peak in peaks) == MODES[mode]
+        assert set(model.commands) <= {"cache", "train-dit", "generate"}
+        assert bool(model.commands) != model.facts["takes_image"]
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_the_registry_counts_the_weights_of_each_part(name):
+    """And an adapter's, by which memory is predicted where it was not measured."""
+    from diffsynth.models.wan_video_dit import WanModel
+    from diffsynth.models.wan_video_text_encoder import WanTextEncoder
+
+    from wan_alpha.models.adapters import add_adapter
+    from wan_alpha.models.base_vae import vae_kind_of_latents
+    from wan_alpha.models.load import dit_shapes
+    from wan_alpha.models.rgba_vae import RGBAlphaVAE
+
+    model = known_model(name)
+    with torch.device("meta"):
+        text = WanTextEncoder(**model.text_encoder)
+        build = vae_kind_of_latents(model.vae["latent_channels"]).build
+        vae = build(model.vae["width"], model.vae["decoder_width"])
+        found = {"text_encoder": count(text.parameters()), "vae": count(vae.parameters())}
+        found["rgba_vae"] = count(RGBAlphaVAE(vae, init="random").trained_state().values())
+    found["dit"] = sum(map(math.prod, dit_shapes(model.dit, model.text_encoder["dim"]).values()))
+    assert model.parameters == found
+    if name in ("tiny", "Wan2.1-T2V-1.3B"):
+        sizes = {key: model.dit[key] for key in ("dim", "ffn_dim", "num_layers", "num_heads", "in_dim", "out_dim")}
+        fixed = {"text_dim": 64, "freq_dim": 256, "eps": 1e-6, "patch_size": (1, 2, 2), "has_image_input": False}
+        for kind in ("lora", "dora"):
+            with torch.device("meta"):
+                trained = add_adapter(WanModel(**sizes, **fixed), kind)
+            assert num_adapter_parameters(model.dit, kind) == count(trained)
+
+
+def count(tensors):
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def test_what_was_not_measured_is_predicted_from_the_weights():
+    peaks = phase_peaks(known_model("Wan2.1-T2V-14B"))
+    assert not peaks["load"].is_measured and peaks["load"].gib == pytest.approx(2 * 14.288e9 / 2**30, rel=1e-3)
+    assert "predicted from the weights in bf16 alone" in peaks["full"].describe()
+    assert peaks["full"].gib == pytest.approx(8 * peaks["load"].gib)
+    measured = phase_peaks(known_model("Wan2.1-T2V-1.3B"))["load"]
+    assert measured.is_measured and "measured (CPU, bf16, 20" in measured.describe()
+    # Two experts lie in memory at once only where both are used.
+    experts = phase_peaks(known_model("Wan2.2-T2V-A14B"))
+    assert experts["sampling"].gib == pytest.approx(2 * experts["load"].gib)

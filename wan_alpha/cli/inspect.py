@@ -9,6 +9,8 @@ from rich.table import Table
 
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.training.config import load_recipe, read_config
+from wan_alpha.weights.combinations import combinations_of
+from wan_alpha.weights.memory import largest, mode_peaks
 from wan_alpha.weights.recognise.component import KINDS, Component
 from wan_alpha.weights.recognise.configs import ConfigPlan, plan_configs, write_configs
 from wan_alpha.weights.recognise.folder import Recognised, recognise
@@ -43,9 +45,10 @@ class Inspection:
             "components": [component.as_dict() for component in found.components], "missing": found.missing,
             "boundary": found.boundary, "notes": list(found.notes), "problems": found.problems,
             "commands": {name: asdict(service) | {"can": service.can} for name, service in self.services.items()},
-            "configs": [{"path": str(plan.path), "reason": plan.reason} for plan in self.configs],
+            "configs": [asdict(plan) | {"path": str(plan.path)} for plan in self.configs],
             "fixed": [{"path": str(path), "old": str(old) if old else None} for path, old in self.fixed],
-            "memory_gib": family.memory_gib if family else {}, "passed": self.passed,
+            "memory": _memory(family) if family else {}, "passed": self.passed,
+            "combinations": [asdict(pair) for pair in combinations_of(family.facts)] if family else [],
             "num_bytes_read": found.num_bytes_read,
         }  # fmt: skip
 
@@ -79,12 +82,15 @@ def inspect_weights(path, command=None, fix=False):
     plans = plan_configs(found)
     fixed = write_configs(plans) if fix else []
     if fixed:
-        found, plans = recognise(path), []
+        found = recognise(path)
+        plans = plan_configs(found)
     offered = services(found)
     passed = not any(one.kind == "unknown" or one.kind in KINDS and one.problems for one in found.components)
     if command is not None:
         offered[command] = service_for(found, command)
         passed = offered[command].can
+    if fix:  # what was asked for
+        passed = passed and not plans
     return Inspection(found, offered, plans, fixed, command, passed)
 
 
@@ -149,8 +155,8 @@ def _print(inspection):
     for one in found.components:
         for name, value in one.details.items():
             console.print(f"  {KINDS[one.kind]}: {name} = {_shown(value)}")
-        if one.kind == "adapter":
-            console.print(f"  adapter: fits {', '.join(one.families) or 'no known Wan'}")
+        if one.kind in ("adapter", "placeholders"):
+            console.print(f"  {KINDS[one.kind]}: fits {', '.join(one.families) or 'no known Wan'}")
     if found.boundary is not None:
         console.print(f"boundary between the experts: {found.boundary}")
     for part, file in found.missing.items():
@@ -158,7 +164,8 @@ def _print(inspection):
     for text in (*found.problems, *found.notes):
         console.print(f"warning: {text}")
     for plan in inspection.configs:
-        console.print(f"warning: {plan.path}: {plan.reason}; --fix writes it")
+        told = f"--fix cannot write it: {plan.refusal}" if plan.refusal else "--fix writes it"
+        console.print(f"warning: {plan.path}: {plan.reason}; {told}")
     for path, old in inspection.fixed:
         console.print(f"wrote {path}" + (f", the old one is {old.name}" if old else ""))
     for name, service in inspection.services.items():
@@ -181,14 +188,17 @@ def describe(found):
 def _print_model(console, model, found):
     weights = sum(one.num_parameters for one in found.components if one.kind in ("dit", "dit_low_noise"))
     console.print(f"DiT in bf16: {2 * weights / 2**30:.2f} GiB")
-    for mode, peak in model.memory_gib.items():
-        console.print(f"memory of {mode}: " + ("not measured" if peak is None else f"{peak:.2f} GiB"))
+    for mode, peaks in mode_peaks(model).items():
+        parts = f": {', '.join(map(_phase, peaks))}" if len(peaks) > 1 else ""
+        console.print(f"memory of {mode}: {largest(peaks).describe()}{parts}")
     sizes = ", ".join(f"{height}x{width}" for height, width in model.sizes)
     console.print(f"made for {model.num_frames} frames of {sizes} at {model.fps} fps, shift {model.shift:g}")
-    for text in model.combines:
-        console.print(f"goes with: {text}")
-    for text in model.excludes:
-        console.print(f"does not go with: {text}")
+    for pair in combinations_of(model.facts):
+        console.print(pair.describe())
+
+
+def _phase(peak):
+    return f"{peak.phase} {peak.gib:.2f} {'measured' if peak.is_measured else 'predicted'}"
 
 
 def _service_text(service):
@@ -198,6 +208,13 @@ def _service_text(service):
     parts += [f"lacks the {part}: {file}" for part, file in service.lacks.items()]
     parts += [f"still needs --{option}: {file}" for option, file in service.needs.items()]
     return "; ".join(parts)
+
+
+def _memory(model):
+    return {
+        mode: largest(peaks).as_dict() | {"phases": [peak.as_dict() for peak in peaks]}
+        for mode, peaks in mode_peaks(model).items()
+    }
 
 
 def _count(number):

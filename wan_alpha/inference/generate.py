@@ -15,6 +15,7 @@ import gc
 import hashlib
 import json
 import re
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,8 +28,10 @@ from wan_alpha.media.formats import find_format
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, read_manifest, write_manifest
 from wan_alpha.metrics.coverage import Coverage
 from wan_alpha.training.environment import describe_environment
+from wan_alpha.training.model_options import check_model_options
 from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.weights.io import read_metadata
+from wan_alpha.weights.wan_layout import find_wan_files
 
 NAMED_CHARACTERS = 40  # of a prompt, in its clip's folder name
 
@@ -67,6 +70,7 @@ def generate(recipe, progress=True):
         CheckpointError: weights that are not what they claim or do not fit.
         DataError: files that cannot be written.
     """
+    from wan_alpha.inference.expert_adapters import check_adapters
     from wan_alpha.inference.placement import read_placement
     from wan_alpha.models.base_vae import check_token_grid, vae_kind_of_file
     from wan_alpha.models.causal_vae import TEMPORAL_STRIDE
@@ -74,6 +78,8 @@ def generate(recipe, progress=True):
 
     prompts = read_prompts(recipe)
     check_formats(recipe)
+    check_model_options(recipe)
+    check_adapters(recipe.model)
     compute = announce(choose_compute(recipe.device, recipe.precision, recipe.attention))
     device, dtype = compute.device, compute.dtype
     vae = vae_kind_of_file(recipe.model.base_vae)
@@ -148,12 +154,16 @@ def check_placeholders_are_used(prompts, learned):
 
 
 def _encode(recipe, prompts, device, dtype, progress):
-    from wan_alpha.models.textual_inversion import add_placeholders
+    from wan_alpha.models.textual_inversion import add_placeholders, check_placeholder_width
     from wan_alpha.models.wan import encode_prompts, load_wan
+    from wan_alpha.weights.model_facts import text_encoder_width
     from wan_alpha.weights.textual_inversion import read_placeholders
 
     learned = [(path, read_placeholders(path)) for path in recipe.model.embeddings]
     check_placeholders_are_used(prompts, learned)
+    width = text_encoder_width(recipe.model.wan)
+    for path, placeholders in learned:
+        check_placeholder_width(placeholders, width, path)
     parts = ("text_encoder", "tokenizer")
     with StageBars("tensors", progress) as bars:
         pipe = load_wan(recipe.model.wan, components=parts, device=device, dtype=dtype, callback=bars)
@@ -167,7 +177,7 @@ def _encode(recipe, prompts, device, dtype, progress):
 
 
 def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress):
-    from wan_alpha.inference.expert_adapters import merge_adapters
+    from wan_alpha.inference.expert_adapters import merge_adapters, notes_on_bases
     from wan_alpha.inference.sampler import sample_latents
     from wan_alpha.models.wan import load_wan
 
@@ -180,6 +190,10 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
                 f"model.wan: its DiT takes {dit.in_dim} latent channels, model.base_vae has {shape[1]}; Wan2.1 and the "
                 "A14B go with Wan2.1_VAE.pth, TI2V-5B with Wan2.2_VAE.pth"
             )
+    digests = Digests(recipe.output_dir)
+    for note in notes_on_bases(pipe, model, find_wan_files(model.wan), digests):
+        print(f"note: {note}", file=sys.stderr)
+    digests.save()
     merge_adapters(pipe, model)
     latents = []
     with StepProgress("sampling", recipe.num_steps * len(contexts), enabled=progress, unit="steps") as bar:

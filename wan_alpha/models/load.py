@@ -6,7 +6,7 @@ from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer, WanTex
 from diffsynth.models.wan_video_vae import WanVideoVAE, WanVideoVAE38
 
 from wan_alpha.errors import CheckpointError, ConfigError
-from wan_alpha.models.base_vae import WAN21_VAE, empty_vae
+from wan_alpha.models.base_vae import WAN21_VAE, empty_vae, vae_kind_of_latents
 from wan_alpha.models.fill import fill_module
 from wan_alpha.models.image_encoder import build_image_encoder
 from wan_alpha.weights.headers import read_header
@@ -150,12 +150,26 @@ def load_tokenizer(folder):
     return tokenizer
 
 
-def dit_shapes(sizes):
+def dit_shapes(sizes, text_dim=4096):
     """Name -> shape of the tensors of a DiT with the sizes of a registry entry (``KnownModel.dit``)."""
-    own = {"text_dim": 4096, "freq_dim": 256, "eps": 1e-6, "patch_size": (1, 2, 2)}
+    own = {"text_dim": text_dim, "freq_dim": 256, "eps": 1e-6, "patch_size": (1, 2, 2)}
     own |= {name: sizes[name] for name in ("dim", "ffn_dim", "in_dim", "out_dim", "num_heads", "num_layers")}
     with torch.device("meta"):
         model = WanModel(has_image_input=sizes["image_input"], **own)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def text_encoder_shapes(sizes):
+    """Name -> shape of the tensors of a text encoder with the sizes of a registry entry (``text_encoder``)."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in WanTextEncoder(**sizes).state_dict().items()}
+
+
+def vae_shapes(sizes):
+    """Name -> shape of the tensors of a Wan VAE with the sizes of a registry entry (``vae``)."""
+    kind = vae_kind_of_latents(sizes["latent_channels"])
+    with torch.device("meta"):
+        model = kind.build(sizes["width"], sizes["decoder_width"])
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

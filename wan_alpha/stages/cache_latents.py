@@ -31,6 +31,7 @@ from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.dry_run import foresee_cache
 from wan_alpha.training.device import autocast
 from wan_alpha.training.meeting import Meeting
+from wan_alpha.training.model_options import check_model_options
 from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.weights.wan_layout import find_wan_files, vae_file
 
@@ -89,6 +90,7 @@ def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
         NonFiniteError: an encoder gave NaN or infinity.
         WanAlphaError: another process failed; its message is repeated.
     """
+    check_model_options(recipe)
     if recipe.dry_run:
         return foresee_cache(recipe)
     if rank is None or world_size is None:

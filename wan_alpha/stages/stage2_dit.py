@@ -37,6 +37,7 @@ from wan_alpha.stages.placeholders import CaptionEncoder, check_captions_name
 from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
+from wan_alpha.training.model_options import check_model_options
 from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.progress import StageBars
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
@@ -230,6 +231,7 @@ def train_dit(recipe):
     """
     check_optimizer(recipe.training)
     check_low_memory(recipe)
+    check_model_options(recipe, None if recipe.model.dit is None else [str(recipe.model.dit)])
     if recipe.dry_run:
         return foresee_dit(recipe)
     cache = open_fresh_cache(recipe.cache)
@@ -256,11 +258,6 @@ def train_dit(recipe):
         )  # fmt: skip
     save_memory(module, recipe, compute.device)
     previews = None
-    if recipe.training.preview_every is not None and recipe.model.expert not in (None, BOTH):
-        raise ConfigError(
-            f"training.preview_every: sampling needs both experts, and the {recipe.model.expert} one alone is loaded; "
-            "leave previews out, or train both"
-        )
     if recipe.training.preview_every is not None:
         previews = SampledPreviews(recipe.preview, cache if validation is None else validation.cache, recipe.seed)
     return run_training(

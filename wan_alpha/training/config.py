@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from wan_alpha.data.buckets import nearest_frames, nearest_sides
 from wan_alpha.errors import ConfigError
+from wan_alpha.weights.combinations import check_combinations
 
 GRID = 16  # pixels: the VAE divides by 8, the DiT patches by 2
 
@@ -206,6 +207,14 @@ class Command(Section):
     may_change_on_resume: ClassVar[frozenset[str]] = frozenset()
     """Dotted names that a continued run may change because they do not alter what is computed."""
 
+    @model_validator(mode="after")
+    def _options_go_together(self):
+        try:
+            check_combinations(option_values(self))
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain JSON values."""
         return self.model_dump(mode="json")
@@ -240,6 +249,18 @@ def dotted_fields(recipe_class, prefix=""):
             yield prefix + name, field
         else:
             yield from dotted_fields(table, f"{prefix}{name}.")
+
+
+def option_values(recipe) -> dict[str, tuple[Any, bool]]:
+    """Dotted name -> (value, whether it is the default) of every option of a recipe."""
+    found = {}
+    for dotted, _ in dotted_fields(type(recipe)):
+        *tables, name = dotted.split(".")
+        table = recipe
+        for one in tables:
+            table = getattr(table, one)
+        found[dotted] = getattr(table, name), table.has_default(name)
+    return found
 
 
 def list_presets(recipe_class=None):

@@ -20,8 +20,10 @@ class KnownModel:
         shift: timestep shift of its makers' sampling; boundary: sigma below which the low-noise expert takes over.
         fps, num_frames: what it was trained to make; sizes: of frames, (height, width); grid: their common factor.
         commands: of this toolkit that it can serve.
-        memory_gib: mode -> peak memory in GiB as ``examples/measure_memory.py`` measured it, None where it was not.
-        combines, excludes: what goes with it and what does not, in words.
+        text_encoder, vae: sizes of these parts; parameters: part -> number of its weights ("rgba_vae": what stage 1
+            trains, both decoders' LoRA of rank 128 and the merge block).
+        memory: phase -> gib, device, precision, clip, date as ``examples/measure_memory.py`` measured them, None where
+            it did not; ``weights.memory`` reads it.
     """
 
     name: str
@@ -36,16 +38,30 @@ class KnownModel:
     sizes: tuple[tuple[int, int], ...]
     grid: int
     commands: tuple[str, ...]
-    memory_gib: dict[str, float | None]
-    combines: tuple[str, ...]
-    excludes: tuple[str, ...]
+    text_encoder: dict[str, int]
+    vae: dict[str, int]
+    parameters: dict[str, int]
+    memory: dict[str, dict | None]
+
+    @property
+    def facts(self):
+        """What ``weights.combinations`` asks of a model; see ``weights.model_facts``."""
+        takes_image = self.dit["in_dim"] != self.dit["out_dim"]
+        return {
+            "num_experts": self.num_experts, "latent_channels": self.dit["out_dim"], "takes_image": takes_image,
+        }  # fmt: skip
+
+
+@cache
+def registry_content():
+    """The data file as JSON values."""
+    return json.loads((files("wan_alpha") / "assets" / "wan_models.json").read_text(encoding="utf-8"))
 
 
 @cache
 def known_models():
     """Name -> KnownModel, in the order of the file."""
-    content = json.loads((files("wan_alpha") / "assets" / "wan_models.json").read_text(encoding="utf-8"))
-    return {name: _model(name, entry) for name, entry in content["models"].items()}
+    return {name: _model(name, entry) for name, entry in registry_content()["models"].items()}
 
 
 def known_model(name):
@@ -75,5 +91,5 @@ def families_of(dit, num_experts=None):
 
 
 def _model(name, entry):
-    lists = {key: tuple(entry[key]) for key in ("commands", "combines", "excludes")}
-    return KnownModel(name, **{**entry, **lists, "sizes": tuple(map(tuple, entry["sizes"]))})
+    sizes, commands = tuple(map(tuple, entry["sizes"])), tuple(entry["commands"])
+    return KnownModel(name, **{**entry, "commands": commands, "sizes": sizes})

@@ -68,14 +68,6 @@ class TrainDiTModel(Section):
         "torchao) or nf4 (about half a byte, package bitsandbytes); none = as precision has it",
     )
 
-    @model_validator(mode="after")
-    def _boundary_is_used(self):
-        if self.boundary is not None and self.expert is None:
-            raise ValueError("model.boundary has no effect without model.expert; leave it out")
-        if self.expert == "both" and self.dit is not None:
-            raise ValueError("model.dit names one DiT, model.expert = both trains two; leave one of them out")
-        return self
-
 
 class AdapterSettings(Section):
     """What is trained of the DiT."""

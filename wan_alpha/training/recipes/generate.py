@@ -80,8 +80,6 @@ class GenerateRecipe(Recipe):
     def _is_consistent(self):
         if (self.prompt is None) == (self.prompts_file is None):
             raise ValueError("give prompt or prompts_file, one of the two")
-        if (self.mask is None) != (self.noise_shift == 0):
-            raise ValueError("mask and noise_shift work together: give both (noise_shift = 0.05) or neither")
         if twice := {name for name in self.formats if self.formats.count(name) > 1}:
             raise ValueError(f"formats: {min(twice)} is named twice")
         if "still" in self.formats and self.num_frames > 1:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from wan_alpha.weights.combinations import combinations_of
 from wan_alpha.weights.recognise.component import KINDS
 from wan_alpha.weights.registry import known_models
 
@@ -30,7 +31,7 @@ _INSTEAD = {"model.rgba_weights": (("model.decoder_lora", "decoder_lora"),)}
 _EXTRAS = {
     "train-vae": {"model.rgba_weights": "rgba_vae", "model.decoder_lora": "decoder_lora", "output_dir": "run"},
     "train-dit": {"output_dir": "run", "model.dit": None},
-    "generate": {"model.adapter": "adapter", "mask": "gauss_mask"},
+    "generate": {"model.adapter": "adapter", "model.embeddings": "placeholders", "mask": "gauss_mask"},
     "convert-adapter": {"source": "adapter"},
     "merge": {"adapter": "adapter"},
     "report": {"runs": "run"},
@@ -110,5 +111,6 @@ def _refusal(found, command, family, gives, lacks):
         return f"nothing here is for {command}"
     uses_model = "model.wan" in gives
     if uses_model and family is not None and found.part("dit") is not None and command not in family.commands:
-        return f"{family.name}: {family.combines[0] if family.combines else f'not for {command}'}"
+        reasons = [pair.reason for pair in combinations_of(family.facts) if pair.options.keys() == {"model.wan"}]
+        return f"{family.name}: {reasons[0] if reasons else f'not for {command}'}"
     return ""
