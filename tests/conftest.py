@@ -1,8 +1,13 @@
 """Fixtures that every floor's tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before torch is loaded, here and in the processes that tests start: their tensors are far too small to be shared out,
+# and threads that wait for each other on a busy machine cost several times the work itself.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
