@@ -3,10 +3,11 @@
 import os
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.block_offload import offload_blocks
-from wan_alpha.models.quantize import check_quantization, quantize_base
+from wan_alpha.models.quantize import check_quantization, frozen_linears, quantize_base
 from wan_alpha.training.sharding import mesh_sizes
 
 
@@ -38,8 +39,20 @@ def save_memory(module, recipe, device):
     """
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    for _, dit in module.experts():
-        if recipe.model.quantization is not None:
-            quantize_base(dit, recipe.model.quantization, device, "cpu" if recipe.training.offload_blocks else None)
-        if recipe.training.offload_blocks:
+    kind, puts_away = recipe.model.quantization, recipe.training.offload_blocks
+    dits = [dit for _, dit in module.experts()]
+    if kind is not None:
+        for dit in dits:
+            quantize_base(dit, kind, device, "cpu" if puts_away else None)
+        _keep_from_sending(module, [dit.get_submodule(name).weight for dit in dits for name in frozen_linears(dit)])
+    if puts_away:
+        for dit in dits:
             offload_blocks(dit, device)
+
+
+def _keep_from_sending(module, weights):
+    # Data parallelism sends the first process's weights to the others at the start. All read the same files, and the
+    # tensors of torchao cannot be sent.
+    sought = set(map(id, weights))
+    names = [name for name, parameter in module.named_parameters() if id(parameter) in sought]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
