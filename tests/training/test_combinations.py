@@ -26,6 +26,7 @@ GIVEN = {
     "textual_inversion.placeholder": "<cat>", "training.gradient_checkpointing": True, "model.boundary": 0.9,
     "training.preview_every": 5, "model.adapter_low_noise": "l.safetensors", "model.wan": "wan",
     "model.distillation_lora_low_noise": "l.safetensors", "model.base_vae": "vae.pth", "model.expert": "high_noise",
+    "model.quantization": "nf4",
 }  # fmt: skip
 NEEDS = {
     "textual_inversion.placeholder": {"textual_inversion.initializer": "cat"},

@@ -178,17 +178,6 @@ class TrainDiTSettings(TrainingSettings):
     )
     attention: Attention = Field("auto", description="attention backend; auto = FlashAttention if it can run, or torch")
 
-    @model_validator(mode="after")
-    def _offloading_has_checkpoints(self):
-        reasons = {
-            "offload_activations": "what waits in host memory is what gradient checkpointing keeps",
-            "offload_blocks": "without it autograd would hold every block's weights on the device until the backward",
-        }
-        for name, reason in reasons.items():
-            if getattr(self, name) and not self.gradient_checkpointing:
-                raise ValueError(f"{name} needs gradient_checkpointing = true: {reason}")
-        return self
-
 
 class TrainDiTRecipe(PlannedRecipe):
     """Stage 2: train the diffusion model on cached latents."""
@@ -220,37 +209,6 @@ class TrainDiTRecipe(PlannedRecipe):
             raise ValueError(
                 "adapter.kind = 'none' trains nothing: give textual_inversion.placeholder and .initializer, or choose "
                 "dora, lora or full"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _what_is_trained_is_no_base(self):
-        if self.adapter.kind != "full":
-            return self
-        if self.model.quantization is not None:
-            raise ValueError(
-                f"model.quantization = {self.model.quantization!r} keeps weights that do not train, adapter.kind = "
-                "'full' trains them all: leave quantization out, or choose dora or lora"
-            )
-        if self.training.offload_blocks:
-            raise ValueError(
-                "training.offload_blocks keeps weights that do not train in host memory, adapter.kind = 'full' trains "
-                "them all: leave it out (gradient_checkpointing, FSDP2 save memory), or choose dora or lora"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _quantised_weights_are_let_go(self):
-        kind, training = self.model.quantization, self.training
-        if kind in ("fp8", "int8") and not training.gradient_checkpointing:
-            raise ValueError(
-                f"model.quantization = {kind!r} needs training.gradient_checkpointing = true: without it autograd "
-                "keeps each layer's weight as it was restored for the forward pass, and nothing is saved"
-            )
-        if kind == "nf4" and training.offload_blocks:
-            raise ValueError(
-                "training.offload_blocks with model.quantization = 'nf4': bitsandbytes holds every weight on the "
-                "device until the backward pass; choose fp8 or int8, or leave one of the two out"
             )
         return self
 
