@@ -1,5 +1,7 @@
 """Stage 2 over a quantised base, and with its weights and activations in host memory: runs, resumes, files."""
 
+import re
+
 import pytest
 import torch
 from quantised import NAMES, PLAIN, use_plain_as
@@ -7,6 +9,7 @@ from safetensors.torch import load_file
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.adapters import merge_adapter_into
+from wan_alpha.models.quantize import frozen_linears
 from wan_alpha.models.wan import load_wan, predict_velocity
 from wan_alpha.stages import cache_latents, low_memory, stage2_dit
 from wan_alpha.stages.cache_latents import build_cache
@@ -133,6 +136,32 @@ def test_both_experts_are_quantised_and_put_away(make_recipe, monkeypatch, wan_f
     # Not sent from process to process, which tensors of torchao cannot be: each has read them.
     left_out = module._ddp_params_and_buffers_to_ignore
     assert len(left_out) == 2 * 20 and {"dit.blocks.0.ffn.2.weight", "dit2.blocks.1.cross_attn.o.weight"} <= {*left_out}
+
+
+def test_the_dry_run_counts_what_is_left_on_the_device(make_recipe, monkeypatch, wan_folder, capsys):
+    use_plain_as("nf4", monkeypatch)
+    use_plain_as("int8", monkeypatch)
+
+    def predicted(name, **changes):
+        train_dit(make_recipe("run", **changes, dry_run=True))
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(name))
+        return int(re.search(r"\((\d+) bytes\)", line)[1])
+
+    dit = load_wan(str(wan_folder), components=("dit",)).dit.requires_grad_(False)
+    num_weights = sum(dit.get_submodule(name).weight.numel() for name in frozen_linears(dit))
+    rest = sum(p.numel() for p in dit.parameters()) - num_weights
+    kept = {
+        "plain": ({}, 4 * num_weights),
+        "away": (OFFLOADED, 4 * num_weights / 2),  # one of two blocks at a time
+        "nf4": ({"model.quantization": "nf4"}, 0.51587 * num_weights),
+        "int8": ({"model.quantization": "int8"}, num_weights + 4 * num_weights / 2),  # one block restored
+        "int8 away": ({"model.quantization": "int8", **OFFLOADED}, num_weights / 2 + 4 * num_weights / 2),
+    }
+    for name, (changes, weights) in kept.items():
+        assert predicted("frozen weights", **changes) == pytest.approx(4 * rest + weights, abs=2), name
+    activations = "activations of one micro-batch"
+    one_input = 2 * (2 * 2 * 2) * dit.dim * 4  # batch, tokens of 2x4x4 latents, float32
+    assert predicted(activations) - predicted(activations, **{"training.offload_activations": True}) == one_input
 
 
 def test_the_text_encoder_is_gone_before_the_vae_comes(tmp_path, make_cache_recipe, monkeypatch):

@@ -71,6 +71,7 @@ def foresee_dit(recipe):
     from wan_alpha.models.adapters import add_adapter
     from wan_alpha.models.load import shape_dit
     from wan_alpha.models.wan import predict_velocity
+    from wan_alpha.stages.low_memory import saved_bytes
 
     settings = recipe.training
     cache = LatentCache.open(recipe.cache)
@@ -88,6 +89,7 @@ def foresee_dit(recipe):
             add_adapter(dit, adapter.kind, adapter.rank, adapter.alpha, adapter.targets)
     num_experts = 2 if recipe.model.expert == BOTH else 1
     in_all, num_trained = (num_experts * number for number in weight_bytes(dit))
+    in_all -= num_experts * saved_bytes(dit, recipe)
     batch, text_dim = settings.batch_size, dit.text_embedding[0].in_features
     largest = max(shapes, key=lambda shape: torch.Size(shape).numel())
 
@@ -100,7 +102,8 @@ def foresee_dit(recipe):
         # One block at a time, and what goes into each.
         tokens = torch.Size(largest[1:]).numel() // 4
         num_blocks = len(dit.blocks)
-        activations = activations / num_blocks + num_blocks * batch * tokens * dit.dim * dtype.itemsize
+        kept = 1 if settings.offload_activations else num_blocks
+        activations = activations / num_blocks + kept * batch * tokens * dit.dim * dtype.itemsize
     shards = mesh_sizes(int(os.environ.get("WORLD_SIZE", 1)))
     memory = training_memory(
         in_all - 4 * num_trained, num_trained, activations, settings, shards=1 if shards is None else shards[1]

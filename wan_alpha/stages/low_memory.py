@@ -10,6 +10,9 @@ from wan_alpha.models.block_offload import offload_blocks
 from wan_alpha.models.quantize import check_quantization, frozen_linears, quantize_base
 from wan_alpha.training.sharding import mesh_sizes
 
+# nf4: half a byte, a scale of 8 bits for 64 weights, a float32 for 256 of these.
+BYTES_OF_A_WEIGHT = {"fp8": 1, "int8": 1, "nf4": 0.5 + 1 / 64 + 4 / (64 * 256)}
+
 
 def check_low_memory(recipe):
     """Refuse, before anything is loaded, what cannot work here; what cannot anywhere, the recipe has refused.
@@ -48,6 +51,23 @@ def save_memory(module, recipe, device):
     if puts_away:
         for dit in dits:
             offload_blocks(dit, device)
+
+
+def saved_bytes(dit, recipe):
+    """Bytes of a device that quantising and offloading leave free, of one DiT's weights; 0 without either.
+
+    What is left counts one block that is there at a time, and for fp8 and int8 one block's restored weights, which its
+    backward pass needs. Scales of rows are not counted: 4 bytes for some thousand weights.
+
+    Args:
+        dit: in the run's dtype and with its adapters, on any device, the meta one too; recipe: a TrainDiTRecipe.
+    """
+    kind, num_blocks = recipe.model.quantization, len(dit.blocks)
+    weights = [dit.get_submodule(name).weight for name in frozen_linears(dit)]
+    exact = sum(weight.numel() * weight.element_size() for weight in weights)
+    kept = exact if kind is None else BYTES_OF_A_WEIGHT[kind] * sum(weight.numel() for weight in weights)
+    kept /= num_blocks if recipe.training.offload_blocks else 1
+    return exact - kept - (exact / num_blocks if kind in ("fp8", "int8") else 0)
 
 
 def _keep_from_sending(module, weights):
