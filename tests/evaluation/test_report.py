@@ -9,7 +9,6 @@ from shown_runs import NUM_FRAMES, moving_square, write_generated, write_runs, w
 
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.evaluation.evaluate import evaluate
-from wan_alpha.evaluation.json_figures import json_figures
 from wan_alpha.evaluation.report import write_report
 from wan_alpha.evaluation.report_curves import MAX_POINTS, charts, thin
 from wan_alpha.evaluation.report_evaluation import evaluation_tables
@@ -17,6 +16,7 @@ from wan_alpha.evaluation.report_figures import validation_table
 from wan_alpha.evaluation.report_runs import Run, read_runs, short_labels
 from wan_alpha.media.write import LosslessWriter, OpaqueWriter, write_png
 from wan_alpha.training.config import load_recipe
+from wan_alpha.training.json_figures import json_figures
 from wan_alpha.training.recipes import EvaluateRecipe
 
 

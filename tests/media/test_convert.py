@@ -182,11 +182,24 @@ def test_what_makes_no_sense_is_refused(tmp_path, source, disc):
     assert np.array_equal(read_rgba(source.foreground), disc)
 
 
-def test_lost_alpha_leaves_no_manifest(tmp_path, source, monkeypatch):
-    monkeypatch.setattr(outputs_module, "to_depth", lambda frames, depth: frames ^ np.uint8(255))  # what was "meant"
-    with pytest.raises(DataError, match="a.webm: alpha was lost"):
-        convert(source, tmp_path / "a.webm")
-    assert not manifest_path(tmp_path / "a.webm").exists()
+@pytest.mark.parametrize("name", ["a.webm", "a.gif", "frames"])
+def test_what_lost_its_alpha_stays_and_its_manifest_says_so(tmp_path, source, monkeypatch, name):
+    """It can be looked at, never be taken for good, and the next attempt writes over it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs_module, "to_depth", lambda frames, depth: frames ^ np.uint8(255))  # what was "meant"
+        with pytest.raises(DataError, match=f"{name}: alpha was lost.*\nwhat was written is still there; its manifest"):
+            convert(source, tmp_path / name)
+    said = read_manifest(tmp_path / name)
+    assert f"{name}: alpha was lost" in said["problem"] and said["alpha_error"] is None and len(said["sha256"]) == 64
+    assert (tmp_path / name).exists() and said["converted_from"]["first_frame"] == 0
+    convert(source, tmp_path / name)
+    assert "problem" not in read_manifest(tmp_path / name)
+
+
+def test_an_exact_copy_says_inf(tmp_path, source):
+    """As every file of figures does: JSON has no infinity, and float() reads the word."""
+    convert(source, tmp_path / "frames")
+    assert float(read_manifest(tmp_path / "frames")["alpha_error"]["psnr"]) == np.inf
 
 
 def test_several_formats_at_once_name_every_loss(tmp_path, disc, monkeypatch):

@@ -1,6 +1,7 @@
 """What shows a run while it goes on: times, trackers, previews. None of it may change the run."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from toy_regression import ToyDataset, ToyModule, collate
 
 from wan_alpha.errors import ConfigError
-from wan_alpha.training import trackers
+from wan_alpha.training import run_folder, trackers
 from wan_alpha.training.environment import describe_environment, git_commit, source_sha256
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.previews import preview_strip
@@ -215,3 +216,16 @@ def test_the_commit_is_read_from_a_clone(tmp_path):
     (git / "HEAD").write_text("0123ab\n")
     assert git_commit(tmp_path) == "0123ab"
     assert len(source_sha256()) == 64
+
+
+def test_figures_come_back_from_the_file_as_they_were(tmp_path):
+    """JSON has neither infinity nor NaN: an exact copy's PSNR is "inf" there, as in every file of figures."""
+    log = run_folder.MetricsLog(tmp_path, 0)
+    log.write({"step": 1, "psnr": math.inf, "low": -math.inf, "none": math.nan, "loss": 0.5})
+    line = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert line == {"step": 1, "psnr": "inf", "low": "-inf", "none": None, "loss": 0.5}
+    assert run_folder.read_metrics(tmp_path) == [
+        {"step": 1, "psnr": math.inf, "low": -math.inf, "none": None, "loss": 0.5}
+    ]
+    run_folder.MetricsLog(tmp_path, 1)  # a continued run writes its lines again
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == line

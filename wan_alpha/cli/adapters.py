@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_alpha.errors import ConfigError
-from wan_alpha.training.progress import StepProgress
+from wan_alpha.training.progress import StageBars, StepProgress
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def convert_adapter(recipe):
         norm = recipe.dora_norm or "base"
     dtype = None if recipe.dtype is None else DTYPES[recipe.dtype.upper().replace("FP", "F")]
     base = None if recipe.base is None else BaseWeights(recipe.base, recipe.expert)
-    files = write_dialect(with_dora_norm(adapter, norm, base), recipe.output, recipe.to, dtype)
+    with StageBars("layers") as bars:
+        normed = with_dora_norm(adapter, norm, base, bars)
+    files = write_dialect(normed, recipe.output, recipe.to, dtype)
     print(f"{adapter.kind} of {len(adapter.modules)} layers, from {adapter.dialect} to {recipe.to}:")
     print("\n".join(f"  {file}" for file in files))
     if has_magnitudes and adapter.dora_norm != norm:

@@ -26,6 +26,7 @@ def convert(recipe):
         converted = convert_clip(
             source, recipe.output, output_format, fps=recipe.fps, start=recipe.start, num_frames=recipe.num_frames,
             premultiplied=recipe.premultiplied, background=background, prompt=recipe.prompt, progress=bar.update,
+            verified=StepProgress("verifying", 1, enabled=False, unit="files").update,
         )  # fmt: skip
     written = converted.written
     state = ", premultiplied" if written.premultiplied else ""

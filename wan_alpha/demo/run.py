@@ -21,9 +21,9 @@ from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.stage1_vae import WEIGHTS_FILE, train_vae
 from wan_alpha.stages.stage2_dit import train_dit
 from wan_alpha.training.config import load_recipe
+from wan_alpha.training.json_figures import json_figures
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.recipes import CacheRecipe, GenerateRecipe, TrainDiTRecipe, TrainVAERecipe, ValidateVAERecipe
-from wan_alpha.training.run_folder import json_values
 
 PROMPTS = (
     "The background is transparent. Flat illustration, medium shot. A large solid red circle, moving right.",
@@ -124,7 +124,7 @@ def run_demo(recipe):
     summary = {
         "seconds": round(time.monotonic() - started, 1),
         "figures": [asdict(figure) for figure in figures],
-        "clips": [json_values(transparency) for transparency in transparencies],
+        "clips": [json_figures(transparency) for transparency in transparencies],
     }
     (out / "demo.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     page = write_page(out)

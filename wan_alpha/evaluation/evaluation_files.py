@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 
 from wan_alpha.evaluation.figure_names import TRANSPARENCY, mean_figure
-from wan_alpha.evaluation.json_figures import json_figures
 from wan_alpha.metrics.regions import FRAME
+from wan_alpha.training.json_figures import json_figures
 
 JSON_FILE, CSV_FILE = "evaluation.json", "evaluation.csv"
 SHOWN_CLIPS = 20

@@ -1,5 +1,7 @@
 """Curves out of ``metrics.jsonl``: one chart a figure, one line a run."""
 
+import math
+
 MAX_POINTS = 300  # more cannot be told apart on a screen; each is then the mean of its neighbourhood
 # Beside the loss and the validations, whose charts stand open, all else is a click away.
 MAIN_FIGURES = ("loss",)
@@ -37,7 +39,7 @@ def _figures(rows):
     figures = {}
     for row in rows:
         for name, value in row.items():
-            if name == "step" or not isinstance(value, int | float):
+            if name == "step" or not isinstance(value, int | float) or not math.isfinite(value):
                 continue
             is_initial = name.startswith(INITIAL)
             shown = "validation " + name.removeprefix(INITIAL) if is_initial else name

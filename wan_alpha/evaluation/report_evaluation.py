@@ -1,8 +1,8 @@
 """Tables out of ``evaluation.json``, whatever figures it holds: they are recognised by the names of the field."""
 
-from wan_alpha.evaluation.json_figures import read_figure
 from wan_alpha.evaluation.report_figures import table
 from wan_alpha.evaluation.report_settings import flatten
+from wan_alpha.training.json_figures import read_figure
 
 OVERALL = ("mean", "alpha", "transparency", "composite", "regions")
 # Not figures: where the files are, and values of single frames.

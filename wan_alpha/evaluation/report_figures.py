@@ -2,8 +2,8 @@
 
 import math
 
-from wan_alpha.evaluation.json_figures import read_figure
 from wan_alpha.evaluation.report_curves import last_validation
+from wan_alpha.training.json_figures import read_figure
 
 
 def table(title, columns, rows, note=""):

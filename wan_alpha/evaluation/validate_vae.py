@@ -17,7 +17,6 @@ from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.evaluation.evaluate import numbers
 from wan_alpha.evaluation.evaluation_files import by_region
-from wan_alpha.evaluation.json_figures import json_figures
 from wan_alpha.media.write import OpaqueWriter, write_png
 from wan_alpha.metrics.mae import MAE_BARS, Verdict, mae_verdict
 from wan_alpha.metrics.reconstruction import ReconstructionMeter, ReconstructionQuality
@@ -25,6 +24,7 @@ from wan_alpha.metrics.reference_meter import ReferenceMeter
 from wan_alpha.models.devices import announce, choose_compute
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.training.config import GRID
+from wan_alpha.training.json_figures import json_figures
 from wan_alpha.training.progress import StepProgress
 
 

@@ -11,6 +11,7 @@ from wan_alpha.media.backgrounds import parse_background
 from wan_alpha.media.formats import find_format
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput
 from wan_alpha.metrics.coverage import Coverage, coverage
+from wan_alpha.training.progress import StepProgress
 from wan_alpha.weights.wan_layout import find_wan_files, vae_file
 
 
@@ -58,7 +59,8 @@ def write_clip(
             shares += torch.tensor([found.clear, found.semi_transparent, found.opaque]).double() * len(frames)
             if callback is not None:
                 callback(written)
-    return WrittenClip(written, Coverage(*(shares / max(written, 1)).tolist()), tuple(outputs.verify()))
+    verified = outputs.verify(StepProgress("verifying", len(chosen), enabled=False, unit="files").update)
+    return WrittenClip(written, Coverage(*(shares / max(written, 1)).tolist()), tuple(verified))
 
 
 def hash_models(model, digests: Digests):

@@ -46,19 +46,19 @@ def check_adapters(model):
         check_adapter_fits(find_part_in(base, "dit").tensors, read_adapter(path, expert))
 
 
-def notes_on_bases(pipe, model, files, digests):
+def notes_on_bases(pipe, model, files, digests, callback=None):
     """Sentences on adapters that were trained on other weights than these: they fit, and may do less than they did.
 
     Args:
         pipe: before its adapters are merged; model: GenerateModel; files: WanFiles of the pipe's DiT.
-        digests: Digests, where the weights' hash is remembered.
+        digests: Digests, where the weights' hash is remembered; callback: (stage, done, total) while it is made.
     """
     for path, _, expert in assigned_adapters(model, pipe.dit2 is not None):
         told = read_adapter_card(adapter_file(path)).base_sha256
         if told is None:
             continue
         dit, paths = (pipe.dit2, files.dit_low_noise) if expert == LOW else (pipe.dit, files.dit)
-        if digests.derived("base_sha256", paths, lambda dit=dit: rounded_sha256(dit.state_dict())) != told:
+        if digests.derived("base_sha256", paths, lambda dit=dit: rounded_sha256(dit.state_dict(), callback)) != told:
             yield (
                 f"{path}: trained on other weights than {paths[0].parent} (base_sha256 {told[:12]}...); it fits, and "
                 "may look different from what it showed there"

@@ -191,7 +191,9 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
                 "A14B go with Wan2.1_VAE.pth, TI2V-5B with Wan2.2_VAE.pth"
             )
     digests = Digests(recipe.output_dir)
-    for note in notes_on_bases(pipe, model, find_wan_files(model.wan), digests):
+    with StageBars("tensors", progress) as bars:
+        notes = list(notes_on_bases(pipe, model, find_wan_files(model.wan), digests, bars))
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
     digests.save()
     merge_adapters(pipe, model)
@@ -255,9 +257,8 @@ def _record(recipe, prompt, seed, models):
 
 def _write_manifests(clip, record):
     """A manifest beside each output, as convert writes and reads them."""
-    named = {"settings" if key == "recipe" else key: value for key, value in record.items()}
     for one in clip.outputs:
-        write_manifest(one, named)
+        write_manifest(one, record)
 
 
 def _write_settings(clip, record, written):

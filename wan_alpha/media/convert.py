@@ -42,7 +42,7 @@ def describe_input(source: AlphaSource) -> MediaInfo:
 def convert_clip(
     source: AlphaSource, output, output_format: OutputFormat, *, fps: float | None = None, start: int = 0,
     num_frames: int | None = None, premultiplied: bool = False, background="checkerboard", prompt: str | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None, verified: Callable[[int], None] | None = None,
 ) -> ConvertedClip:  # fmt: skip
     """Read, write, read back, and write a manifest beside the output. A few frames are in memory at a time.
 
@@ -54,7 +54,7 @@ def convert_clip(
         premultiplied: store colour multiplied by alpha.
         background: of a preview: "checkerboard", (R, G, B) in 0..255, or the path of a picture or clip.
         prompt: for the manifest; None for what the source says of itself.
-        progress: called with the number of frames written.
+        progress: called with the number of frames written; verified: with 1 when the output has been read back.
 
     Raises:
         ConfigError: the output would be written over its source, or an option without effect.
@@ -89,7 +89,7 @@ def convert_clip(
             done += 1
             if progress is not None:
                 progress(done)
-    (written,) = outputs.verify()
+    (written,) = outputs.verify(verified)
     write_manifest(written, record)
     notes = list(_notes(info, output_format, rate, own_rate))
     if not (info.fps or described.get("fps") or fps or info.is_still):

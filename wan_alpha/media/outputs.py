@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ class WrittenOutput:
     Attributes:
         path, output_format: where it is and in which format; alpha_error: of what was read back, None where opaque.
         width, height, num_frames, fps: of the clip; premultiplied: its colour is multiplied by alpha.
+        problem: what was wrong when it was read back, None where nothing was.
     """
 
     path: Path
@@ -37,18 +38,19 @@ class WrittenOutput:
     num_frames: int
     fps: float
     premultiplied: bool = False
+    problem: str | None = None
 
     def as_dict(self) -> dict:
-        """Plain JSON values; infinite dB, an exact copy, is null."""
+        """Plain JSON values; infinite dB, an exact copy, is "inf", which float() reads."""
         error = None
         if self.alpha_error is not None:
             psnr = self.alpha_error.psnr
-            error = asdict(self.alpha_error) | {"psnr": psnr if np.isfinite(psnr) else None}
+            error = asdict(self.alpha_error) | {"psnr": psnr if np.isfinite(psnr) else "inf"}
         return {
             "file": self.path.name, "format": self.output_format.name, "width": self.width, "height": self.height,
             "num_frames": self.num_frames, "fps": self.fps,
             "colour": "premultiplied" if self.premultiplied else "straight", "alpha_error": error,
-        }  # fmt: skip
+        } | ({} if self.problem is None else {"problem": self.problem})  # fmt: skip
 
     @property
     def alpha_summary(self) -> str:
@@ -129,8 +131,14 @@ class ClipOutputs:
             spool.write(to_depth(frames, depth))
         self._num_written += len(frames)
 
-    def verify(self) -> list[WrittenOutput]:
+    def verify(self, progress: Callable[[int], None] | None = None) -> list[WrittenOutput]:
         """Read every output that carries alpha back, once the `with` block has ended.
+
+        Where one is not what it should be, all stay, each with its manifest, and that one's says what is wrong: a clip
+        may have taken hours, and what went wrong can be looked at.
+
+        Args:
+            progress: called with the number of outputs that have been looked at.
 
         Returns:
             a WrittenOutput each, in the order of the targets.
@@ -141,21 +149,27 @@ class ClipOutputs:
         written, lost = [], []
         try:
             for path, output_format in self.targets:
-                error = None
+                error = found = None
                 if output_format.alpha:
                     try:
                         error = verify_output(path, output_format, self._spools[output_format.depth])
                     except DataError as problem:
-                        lost.append(str(problem))
+                        found = str(problem)
+                        lost.append(found)
                 premultiplied = self.premultiplied and _can_be_premultiplied((path, output_format))
                 height, width = self._size
                 written.append(WrittenOutput(
-                    path, output_format, error, width, height, self._num_written, self.fps, premultiplied
+                    path, output_format, error, width, height, self._num_written, self.fps, premultiplied, found
                 ))  # fmt: skip
+                if progress is not None:
+                    progress(len(written))
         finally:
             self._drop_spools()
         if lost:
-            raise DataError("\n".join(lost))
+            for one in written:
+                if one.path.exists():
+                    write_manifest(one, self.record)
+            raise DataError("\n".join([*lost, "what was written is still there; its manifest says what is wrong"]))
         return written
 
     def _open(self, path: Path, output_format: OutputFormat):
@@ -201,7 +215,7 @@ def write_manifest(written: WrittenOutput, record: dict) -> Path:
     """Write an output's manifest; it appears whole or not at all.
 
     Args:
-        record: prompt, seed, models and settings as JSON values.
+        record: prompt, seed, models and settings ("recipe", as generate calls them) as JSON values.
 
     Returns:
         its path.
@@ -210,7 +224,8 @@ def write_manifest(written: WrittenOutput, record: dict) -> Path:
         DataError: the disk refused.
     """
     target = manifest_path(written.path)
-    content = {"software": SOFTWARE, **written.as_dict(), "sha256": output_sha256(written.path), **record}
+    named = {"settings" if key == "recipe" else key: value for key, value in record.items()}
+    content = {"software": SOFTWARE, **written.as_dict(), "sha256": output_sha256(written.path), **named}
     partial = target.with_name(f".{target.name}.partial")
     try:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

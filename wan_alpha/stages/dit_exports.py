@@ -103,9 +103,9 @@ def describe_weights(module, base_sha256) -> dict:
     return said | {"format": ADAPTER_FORMAT} | kept
 
 
-def weights_sha256(dit) -> str:
+def weights_sha256(dit, callback=None) -> str:
     """Hash of weights rounded to bfloat16: the same for a float32 file and its bfloat16 copy."""
-    return rounded_sha256(dit.state_dict())
+    return rounded_sha256(dit.state_dict(), callback)
 
 
 def _dit_metadata(dit, tensors, card, expert):

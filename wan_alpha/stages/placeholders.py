@@ -16,17 +16,18 @@ class CaptionEncoder(nn.Module):
 
     Args:
         source: Wan model with text encoder and tokenizer; settings: TextualInversionSettings with a placeholder; dtype:
-            of the frozen encoder.
+            of the frozen encoder; callback: as that of ``load_wan``.
 
     Raises:
         ConfigError: the tokenizer knows the placeholder already, or does not know the initializer.
         CheckpointError: weights that are not what they claim.
     """
 
-    def __init__(self, source, settings, dtype=torch.float32):
+    def __init__(self, source, settings, dtype=torch.float32, callback=None):
         super().__init__()
         self.settings = settings
-        pipe = load_wan(source, components=("text_encoder", "tokenizer"), device="cpu", dtype=dtype)
+        parts = ("text_encoder", "tokenizer")
+        pipe = load_wan(source, components=parts, device="cpu", dtype=dtype, callback=callback)
         embedding = start_placeholders(pipe, {settings.placeholder: settings.initializer}, settings.num_vectors)
         self.text_encoder = pipe.text_encoder.requires_grad_(False)
         self.tokenizer = pipe.tokenizer

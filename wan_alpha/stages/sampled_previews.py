@@ -7,6 +7,7 @@ from wan_alpha.data.latent_cache import pad_context
 from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.training.progress import StepProgress
 
 NUM_PREVIEWS = 2
 
@@ -38,6 +39,7 @@ class SampledPreviews:
     def __call__(self, module):
         """Name -> straight RGBA frames, (T, H, W, 4) uint8; with the weights in shards all processes call it."""
         device, shown = next(module.parameters()).device, {}
+        progress = StepProgress("previewing", len(self._items), enabled=False, unit="clips")  # the run's bar stays
         length = self.cache.index.context_length
         for number, item in enumerate(self._items):
             context = pad_context(item.context.float(), length)[None].to(device)
@@ -47,6 +49,7 @@ class SampledPreviews:
             rgb, alpha = vae.decode(latents)
             shown[f"prompt_{number}"] = rgba_frames(rgb.float(), alpha.float())
             self._vae.to("cpu")
+            progress.update(number + 1)
         return shown
 
 

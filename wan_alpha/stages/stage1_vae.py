@@ -19,6 +19,7 @@ from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.dry_run import foresee_vae
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
+from wan_alpha.training.progress import StepProgress
 
 WEIGHTS_FILE = "rgba_vae.safetensors"
 RELEASED_FILE = "rgba_vae_released.bin"
@@ -132,7 +133,7 @@ def reconstruction_figures(vae, clips, hard_threshold=0.0):
         clip's figure, averaged over the clips; dB, levels of 255, and at most 1.
     """
     device = vae.latent_mean.device
-    totals = {}
+    totals, progress = {}, StepProgress("validating", len(clips), enabled=False, unit="clips")
     for index, (rgb, alpha) in enumerate(clips):
         rgb, alpha = rgb.to(device), alpha.to(device)
         rendered = hard_render(rgb, alpha, BACKGROUND_COLORS[index % 8], hard_threshold)
@@ -142,6 +143,7 @@ def reconstruction_figures(vae, clips, hard_threshold=0.0):
         for stream, quality in asdict(meter.quality()).items():
             for figure in ("psnr", "mae", "ssim"):
                 totals[f"{stream}_{figure}"] = totals.get(f"{stream}_{figure}", 0.0) + quality[figure] / len(clips)
+        progress.update(index + 1)
     return totals
 
 

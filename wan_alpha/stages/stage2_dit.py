@@ -39,7 +39,7 @@ from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.model_options import check_model_options
 from wan_alpha.training.optimizers import check_optimizer
-from wan_alpha.training.progress import StageBars
+from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
 
 NUM_VALIDATION_TIMESTEPS = 4
@@ -194,6 +194,7 @@ def validation_loss(module, dataset) -> dict[str, float]:
     device = next(module.pipe.dit.parameters()).device
     totals = {"loss": 0.0, "velocity_mse": 0.0}
     num_clips = len(dataset.cache.keys)
+    progress = StepProgress("validating", num_clips, enabled=False, unit="clips")  # the run's own bar stays
     for index in range(num_clips):
         batch = collate([dataset.clip(index)])
         batch |= {name: batch[name].to(device) for name in ("latents", "context", "ellipse")}
@@ -204,6 +205,7 @@ def validation_loss(module, dataset) -> dict[str, float]:
             terms = module(batch, draw)
             totals["loss"] += float(terms["total"])
             totals["velocity_mse"] += float(terms["velocity_mse"])
+        progress.update(index + 1)
     return {name: value / (num_clips * NUM_VALIDATION_TIMESTEPS) for name, value in totals.items()}
 
 
@@ -247,8 +249,11 @@ def train_dit(recipe):
     captions, placeholder = None, recipe.textual_inversion.placeholder
     if placeholder is not None:
         check_captions_name(placeholder, cache.prompts())
-        captions = CaptionEncoder(recipe.model.wan, recipe.textual_inversion, compute.dtype)
-    base_sha256 = {expert: weights_sha256(dit) for expert, dit in trained_experts(pipe, recipe.model.expert)}
+        with StageBars("tensors", enabled=is_first_process()) as bars:
+            captions = CaptionEncoder(recipe.model.wan, recipe.textual_inversion, compute.dtype, bars)
+    with StageBars("tensors", enabled=is_first_process()) as bars:
+        experts = trained_experts(pipe, recipe.model.expert)
+        base_sha256 = {expert: weights_sha256(dit, bars) for expert, dit in experts}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # a new adapter's A is drawn from the global generator
         module = WanAlphaTrainingModule(

@@ -1,15 +1,18 @@
 """``wan-alpha export-checkpoint``: one file of weights from a checkpoint, in shards or whole; needs no GPU."""
 
 import json
+from itertools import count
 from pathlib import Path
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.training.checkpoint_folder import find_problem, list_checkpoints
 from wan_alpha.training.checkpoints import FILES, NAMES_BELOW
+from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import RECIPE_FILE
 from wan_alpha.training.saving import CHECKPOINTS_FOLDER
 from wan_alpha.training.sharded_files import is_in_shards, metadata_in_shards, read_whole
-from wan_alpha.weights.io import load_state_dict, read_metadata, save_safetensors
+from wan_alpha.weights.io import load_state_dict, read_metadata, write_stream
+from wan_alpha.weights.safetensors_stream import safetensors_stream
 
 
 def export_checkpoint(recipe):
@@ -36,7 +39,15 @@ def export_checkpoint(recipe):
     named_recipe = checkpoint.parent.parent / RECIPE_FILE
     if named_recipe.is_file():
         metadata["recipe"] = json.loads(named_recipe.read_text(encoding="utf-8"))
-    save_safetensors({name.removeprefix(below): tensor for name, tensor in tensors.items()}, recipe.output, metadata)
+    named = {name.removeprefix(below): tensor for name, tensor in tensors.items()}
+    with StepProgress("exporting", len(named), unit="tensors") as bar:
+        done = count(1)
+
+        def load(name):
+            bar.update(next(done))
+            return named[name]
+
+        write_stream(safetensors_stream(named, metadata, load), recipe.output)
     print(f"{recipe.output}: {len(tensors)} tensors, {recipe.weights}, of {checkpoint}")
     return recipe.output
 

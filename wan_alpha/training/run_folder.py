@@ -1,29 +1,18 @@
 """The files of a run beside its checkpoints: the recipe it was made with, and its metrics."""
 
 import json
-import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.training.config import dotted_fields
+from wan_alpha.training.json_figures import json_figures, read_figure
 
 RECIPE_FILE = "recipe.json"
 METRICS_FILE = "metrics.jsonl"
 START_FILE = "started.json"
 LENGTH_OF_A_RUN = frozenset({"training.max_steps", "training.num_epochs"})
-
-
-def json_values(values):
-    """A dict of JSON values, nested ones included, with null for NaN and infinity, which JSON lacks."""
-    return {name: _json_value(value) for name, value in values.items()}
-
-
-def _json_value(value):
-    if isinstance(value, dict):
-        return json_values(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def replace_file(path, text):
@@ -147,14 +136,17 @@ def run_start(output_dir):
 
 
 def read_metrics(output_dir):
-    """The lines of a run's ``metrics.jsonl``, oldest first; a last line that was cut short is left out."""
+    """The lines of a run's ``metrics.jsonl``, oldest first; a last line that was cut short is left out.
+
+    Figures are those that were written: infinite ones too, None for what was not a number.
+    """
     path = Path(output_dir) / METRICS_FILE
     if not path.is_file():
         return []
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            rows.append(json.loads(line))
+            rows.append({name: read_figure(value) for name, value in json.loads(line).items()})
         except json.JSONDecodeError:
             break
     return rows
@@ -177,9 +169,9 @@ class MetricsLog:
     def __init__(self, output_dir, last_step):
         self.path = Path(output_dir) / METRICS_FILE
         kept = [row for row in read_metrics(output_dir) if row["step"] <= last_step]
-        replace_file(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        replace_file(self.path, "".join(json.dumps(json_figures(row)) + "\n" for row in kept))
 
     def write(self, row):
-        """Append one line; see :func:`json_values`."""
+        """Append one line; see ``json_figures``."""
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(json_values(row)) + "\n")
+            file.write(json.dumps(json_figures(row)) + "\n")

@@ -14,12 +14,13 @@ import torch
 from wan_alpha.errors import CheckpointError
 
 
-def with_dora_norm(adapter, norm, base=None):
+def with_dora_norm(adapter, norm, base=None, callback=None):
     """The same adapter with magnitudes to be divided by another norm.
 
     Args:
         adapter: from ``read_adapter``; norm: "adapted" or "base", see above.
         base: name -> weight of the model that the adapter is for; needed where the norms differ.
+        callback: called as callback("converting", layers done, layers in all) where norms are computed.
 
     Returns:
         an Adapter; the one given where nothing is to be done. Changed magnitudes are float32.
@@ -36,7 +37,7 @@ def with_dora_norm(adapter, norm, base=None):
             "magnitudes as they are (LyCORIS's meaning; ComfyUI's result then differs)"
         )
     modules = {}
-    for layer, module in adapter.modules.items():
+    for done, (layer, module) in enumerate(adapter.modules.items(), start=1):
         weight = base.get(f"{layer}.weight")
         if weight is None or tuple(weight.shape) != tuple(module.shape):
             found = "no such weight" if weight is None else tuple(weight.shape)
@@ -47,6 +48,8 @@ def with_dora_norm(adapter, norm, base=None):
         plain, adapted = _norms(weight.float()), _norms(weight.float() + module.update())
         factor = plain / adapted if norm == "base" else adapted / plain
         modules[layer] = replace(module, magnitude=module.magnitude.float() * factor)
+        if callback is not None:
+            callback("converting", done, len(adapter.modules))
     return replace(adapter, modules=modules, dora_norm=norm)
 
 

@@ -195,10 +195,10 @@ def file_sha256(path, callback=None):
     return digest.hexdigest()
 
 
-def rounded_sha256(tensors):
+def rounded_sha256(tensors, callback=None):
     """:func:`tensors_sha256` of tensors rounded to bfloat16, one at a time: the same for a float32 model and its
     bfloat16 copy. An adapter names its base by it (``base_sha256``)."""
-    return tensors_sha256(_Rounded(tensors))
+    return tensors_sha256(_Rounded(tensors), callback)
 
 
 class _Rounded(Mapping):
@@ -215,11 +215,16 @@ class _Rounded(Mapping):
         return len(self.tensors)
 
 
-def tensors_sha256(tensors):
-    """SHA-256 over names, dtypes, shapes and values of tensors, as hex; the order of the dict does not matter."""
+def tensors_sha256(tensors, callback=None):
+    """SHA-256 over names, dtypes, shapes and values of tensors, as hex; the order of the dict does not matter.
+
+    ``callback`` is called as callback("hashing", tensors done, tensors in all).
+    """
     digest = hashlib.sha256()
-    for name in sorted(tensors):
+    for done, name in enumerate(sorted(tensors), start=1):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        if callback is not None:
+            callback("hashing", done, len(tensors))
     return digest.hexdigest()

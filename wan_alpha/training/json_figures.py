@@ -1,6 +1,7 @@
 """Figures as JSON, which has neither infinity nor NaN: a perfect PSNR is "inf", a figure that was not measured is null.
 
-evaluation.csv says the same: inf, and nothing. float() reads both, as it reads the numbers.
+So in every file of figures: metrics.jsonl, evaluation.json, the manifests of media. evaluation.csv says the same: inf,
+and nothing. float() reads both, as it reads the numbers.
 """
 
 import math
@@ -23,4 +24,4 @@ def _json_figure(value):
 
 def read_figure(value):
     """What `json_figures` wrote of one figure; words are left as they are."""
-    return float(value) if value in (INFINITE, f"-{INFINITE}") else value
+    return float(value) if isinstance(value, str) and value in (INFINITE, f"-{INFINITE}") else value
