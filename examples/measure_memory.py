@@ -39,7 +39,7 @@ def main(arguments=None):
     parser.add_argument("--limit_gib", type=float, help="memory to stay under; default: what is free")
     parser.add_argument("--write", action="store_true", help="write the figures into wan_models.json")
     given = parser.parse_args(arguments)
-    from wan_alpha.weights.registry import known_model
+    from wan_alpha.weights.registry import known_model, known_models
 
     model, wanted = known_model(given.model), given.phases.split(",")
     if unknown := set(wanted) - set(PHASES):
@@ -72,7 +72,8 @@ def main(arguments=None):
             f"{ratio:.2f} times the model" + (f", clip of {of_clip}" if of_clip else "")
         )
     if given.write:
-        write_registry(model.name, entries)
+        for other in known_models().values():
+            write_registry(other.name, shared_entries(entries, model, other))
     return 0 if worst <= LIMIT else 1
 
 
@@ -288,10 +289,20 @@ def _step(measured, dit, parameters, make_context):
     optimizer.step()
 
 
+_PARTS = {"text": "text_encoder", "encoding": "vae", "decoding": "vae"}  # phases that need nothing else of a model
 _RUN = {
     "load": run_load, "text": run_text, "encoding": run_encoding, "sampling": run_sampling, "decoding": run_decoding,
     "lora": run_training, "dora": run_training, "full": run_training, "textual_inversion": run_textual_inversion,
 }  # fmt: skip
+
+
+def shared_entries(entries, model, other):
+    """Those of a model's figures that are another's too: of a text encoder or a VAE that both have."""
+    return {
+        phase: entry
+        for phase, entry in entries.items()
+        if other is model or (phase in _PARTS and getattr(other, _PARTS[phase]) == getattr(model, _PARTS[phase]))
+    }
 
 
 def write_registry(name, entries, path=None):

@@ -43,7 +43,7 @@ def test_a_folder_is_described_for_people_and_for_programs(wan, capsys):
         "Wan2.1 VAE (16 channels, width 8)",
         "generate: --model.wan",
         "memory of dora: ",
-        "model.base_vae: refused: ",
+        "refused: model.base_vae: a VAE of 48 latent channels",
     ):
         assert line in text
     assert "still needs --model.rgba_weights: rgba_vae.safetensors" in text

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from adapter_files import STRENGTHS, WRITERS, make_layers, save
+from adapter_files import LAYERS, STRENGTHS, WRITERS, make_layers, save
 from miniature_wan import make_dit
-from other_programs import comfyui_weights, diffusers_weights, read, released_weights
+from other_programs import comfyui_weights, diffusers_name, diffusers_weights, read, released_weights
 from peft import LoKrConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 
@@ -16,6 +16,7 @@ from wan_alpha.models.adapters import merge_adapter
 from wan_alpha.models.wan import predict_velocity
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import ConvertAdapterRecipe
+from wan_alpha.weights.adapter_keys import DIALECTS
 from wan_alpha.weights.adapters import read_adapter
 
 TOLERANCE, EFFECT = 1e-5, 1e-3
@@ -89,18 +90,53 @@ def test_every_dialect_becomes_every_other(source, strength, kind, base, base_fi
         assert (velocity(dit) - expected).abs().max() <= TOLERANCE, dialect
 
 
+@pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("source", WRITERS)
-def test_there_and_back_is_the_same_file(source, base, tmp_path):
-    path = WRITERS[source](make_layers(base, "lora", "uneven"), tmp_path, "lora")
+def test_there_and_back_is_the_same_file(source, kind, base, tmp_path):
+    """To the last bit: ranks and alphas of single layers, magnitudes, all."""
+    path = WRITERS[source](make_layers(base, kind, "uneven"), tmp_path, kind)
     first = read_adapter(path)
     for dialect in WRITERS:
-        there = convert(path, target_of(tmp_path / f"{dialect}1", dialect), dialect)
-        back = read_adapter(convert(there, target_of(tmp_path / f"{dialect}2", source), source))
-        assert back.modules.keys() == first.modules.keys()
+        # A norm that is computed anew would round; LyCORIS's meaning keeps a comfyui file's numbers.
+        options = {"dora_norm": "adapted"} if kind == "dora" and "comfyui" in (source, dialect) else {}
+        there = convert(path, target_of(tmp_path / f"{dialect}1", dialect), dialect, **options)
+        back = read_adapter(convert(there, target_of(tmp_path / f"{dialect}2", source), source, **options))
+        assert back.modules.keys() == first.modules.keys() and back.kind == kind
         for layer, module in first.modules.items():
             found = back.modules[layer]
             assert torch.equal(found.down, module.down) and torch.equal(found.up, module.up)
             assert found.scale == pytest.approx(module.scale, rel=1e-12)
+            assert module.magnitude is None or torch.equal(found.magnitude, module.magnitude)
+
+
+@pytest.mark.parametrize("dialect", ["wan-alpha", "peft", "diffusers"])
+@pytest.mark.parametrize("source", WRITERS)
+def test_ranks_and_alphas_of_single_layers_stay_patterns(source, dialect, base, tmp_path):
+    """Not padded to one rank, not folded into the matrices: what the program's own configuration says of them."""
+    layers = make_layers(base, "lora", "uneven")
+    target = convert(WRITERS[source](layers, tmp_path, "lora"), target_of(tmp_path / "to", dialect), dialect)
+    if dialect == "peft":
+        said = json.loads((target / "adapter_config.json").read_text())
+        rank, alpha = said["r"], said["lora_alpha"]
+    else:
+        metadata = read(target)[1]
+        packed = json.loads(metadata["lora_adapter_metadata"]) if dialect == "diffusers" else metadata
+        said = {key.removeprefix("transformer."): value for key, value in packed.items()}
+        said |= {key: json.loads(said[key]) for key in ("rank_pattern", "alpha_pattern") if isinstance(said[key], str)}
+        rank, alpha = (float(said.get(key, said.get(other))) for key, other in (("r", "rank"), ("lora_alpha", "alpha")))
+    for name, layer in layers.items():
+        own = diffusers_name(name) if dialect == "diffusers" else name
+        pairs = (
+            (said["rank_pattern"].get(own, rank), layer.rank),
+            (said["alpha_pattern"].get(own, alpha), layer.alpha),
+        )
+        assert all(float(found) == expected for found, expected in pairs), name
+
+
+def test_every_dialect_and_strength_is_in_the_table():
+    assert set(WRITERS) == set(DIALECTS) and any("_attn" in name for name in LAYERS) and any("ffn" in n for n in LAYERS)
+    pairs = {rank == alpha for strength in STRENGTHS.values() for rank, alpha in strength}
+    assert pairs == {True, False}
 
 
 def test_dtypes_stay_unless_asked(base, tmp_path):

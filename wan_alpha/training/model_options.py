@@ -16,7 +16,7 @@ def check_model_options(recipe, source=None):
 
     Raises:
         ConfigError: a pair that the registry refuses.
-        CheckpointError: files that cannot be read, or that hold something else.
+        CheckpointError: files that cannot be read, that hold something else, or that do not go with the model.
     """
     base_vae = getattr(recipe.model, "base_vae", None)
     facts = model_facts(recipe.model.wan if source is None else source, base_vae)

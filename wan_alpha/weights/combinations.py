@@ -10,7 +10,7 @@ options is no matter of the pair.
 from dataclasses import dataclass, field
 from functools import cache
 
-from wan_alpha.errors import ConfigError
+from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.weights.registry import registry_content
 
 VERDICTS = ("fits", "told", "refused")
@@ -25,12 +25,14 @@ class Combination:
         options: dotted name -> "given", "left out", a list of values, or {"other than", "above", "not multiple of": x}.
         model: facts of the model, of ``weights.model_facts``; {} where the options alone decide.
         reason: why, and where it is refused the way out.
+        file: the option whose file is the wrong one, "" where none is.
     """
 
     verdict: str
     options: dict
     reason: str
     model: dict = field(default_factory=dict)
+    file: str = ""
 
     def holds(self, options, facts=None):
         """Whether this pair is what a recipe and a model are.
@@ -51,9 +53,10 @@ class Combination:
         return self.reason
 
     def describe(self):
-        """ "mask with noise_shift left out: refused: ..." """
-        shown = [_shown(name, condition) for name, condition in self.options.items()]
-        return f"{' with '.join(shown)}: {self.verdict}: {self.reason}"
+        """ "fits: mask with noise_shift: ..." """
+        shown = " with ".join(_shown(name, condition) for name, condition in self.options.items())
+        is_named = any(name in self.reason for name in self.options)
+        return f"{self.verdict}: {self.reason if is_named else f'{shown}: {self.reason}'}"
 
 
 @cache
@@ -82,13 +85,15 @@ def check_combinations(options, facts=None):
         reasons of the pairs that are told, all of them.
 
     Raises:
-        ConfigError: a pair that is refused.
+        ConfigError, CheckpointError: a pair that is refused, for an option or for a file.
     """
     told = []
     for pair in combinations():
         if not pair.holds(options, facts):
             continue
         if pair.verdict == "refused" and bool(pair.model) == (facts is not None):
+            if pair.file:
+                raise CheckpointError(f"{options[pair.file][0]}: {pair.reason}")
             raise ConfigError(pair.message(options))
         if pair.verdict == "told":
             told.append(pair.reason)
