@@ -18,6 +18,8 @@ from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import ConvertAdapterRecipe
 from wan_alpha.weights.adapter_keys import DIALECTS
 from wan_alpha.weights.adapters import read_adapter
+from wan_alpha.weights.recognise.folder import recognise
+from wan_alpha.weights.recognise.serves import services
 
 TOLERANCE, EFFECT = 1e-5, 1e-3
 READERS = {"wan-alpha": released_weights, "diffusers": diffusers_weights, "comfyui": comfyui_weights}
@@ -131,6 +133,21 @@ def test_ranks_and_alphas_of_single_layers_stay_patterns(source, dialect, base, 
             (said["alpha_pattern"].get(own, alpha), layer.alpha),
         )
         assert all(float(found) == expected for found, expected in pairs), name
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("dialect", WRITERS)
+def test_inspect_tells_what_a_dialects_own_file_is(dialect, strength, kind, base, tmp_path):
+    path = WRITERS[dialect](make_layers(base, kind, strength), tmp_path, kind)
+    found = recognise(path)
+    (one,) = found.components
+    ranks, alphas = (sorted(set(values)) for values in zip(*STRENGTHS[strength], strict=True))
+    assert (one.kind, one.naming, one.details["kind"]) == ("adapter", dialect, kind) and not found.problems
+    assert (one.details["ranks"], one.details["alpha"]) == (ranks, alphas)
+    assert set(one.details["targets"]) == {name.split(".", 2)[2] for name in LAYERS}
+    given = services(found)["generate"].gives["model.adapter"]
+    assert read_adapter(given).modules.keys() == set(LAYERS)
 
 
 def test_every_dialect_and_strength_is_in_the_table():

@@ -1,5 +1,7 @@
 """Adapters, told by the names and shapes of their tensors: kind, rank, targets, and the bases that they fit."""
 
+import json
+import math
 import re
 
 from wan_alpha.errors import CheckpointError
@@ -8,7 +10,9 @@ from wan_alpha.weights.recognise.component import Component, counted
 from wan_alpha.weights.recognise.toolkit import is_told_of_origin
 from wan_alpha.weights.recognise.wan_parts import count_blocks
 from wan_alpha.weights.registry import families_of, known_models
+from wan_alpha.weights.shards import read_json
 
+PEFT_CONFIG = "adapter_config.json"
 _MARK = re.compile(r"\.(lora_(A|B|up|down|magnitude_vector|mid)|dora_scale|lokr_|hada_|diff(_b|_m)?$)")
 _WAN_LAYER = re.compile(
     r"blocks\.\d+\.(self_attn|cross_attn|ffn|norm3|modulation)|(patch|text|time)_embedding|time_projection|head|img_emb"
@@ -47,7 +51,7 @@ def describe_adapter(tensors, metadata, paths=(), alphas=None):
     ranks = sorted({rank for parts in layers.values() if (rank := _rank(parts)) is not None})
     facts = {"paths": tuple(paths), "naming": dialect, **counted(tensors.values())}
     details = {"kind": kind, "ranks": ranks, "targets": _targets(layers), "num_layers_adapted": len(layers)}
-    details["alpha"] = sorted(set(alphas)) if alphas else _number(metadata.get("alpha"))
+    details["alpha"] = sorted(set(alphas or _stated_alphas(metadata, paths)))
     details |= {name: metadata[name] for name in sorted(metadata) if is_told_of_origin(name)}
     if foreign or (strangers and not layers):
         model = next((name for mark, name in _FOREIGN.items() if any(mark in one for one in tensors)), "another model")
@@ -123,8 +127,34 @@ def _targets(layers):
     return sorted({re.sub(r"^blocks\.\d+\.", "", name) for name in layers})
 
 
-def _number(text):
+def _stated_alphas(metadata, paths):
+    """What a file's metadata says of alpha (ours, diffusers'), or PEFT's configuration beside it: of all layers, and of
+    single ones."""
+    config = paths[0].with_name(PEFT_CONFIG) if paths else None
+    if config is not None and config.is_file():
+        try:
+            said = read_json(config, "PEFT's configuration")
+        except CheckpointError:
+            said = {}
+    else:
+        packed = _table(metadata.get("lora_adapter_metadata"))
+        said = {name.partition(".")[2]: value for name, value in packed.items()} or metadata
+    pattern = said.get("alpha_pattern")
+    pattern = pattern if isinstance(pattern, dict) else _table(pattern)
+    values = [said.get("lora_alpha", said.get("alpha")), *pattern.values()]
+    return [float(value) for value in values if _is_number(value)]
+
+
+def _table(text):
     try:
-        return float(text)
+        value = json.loads(text) if text else {}
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value):
+    try:
+        return math.isfinite(float(value))
     except (TypeError, ValueError):
-        return None
+        return False
