@@ -23,6 +23,12 @@ def run_together(script, *arguments, num_processes=2, timeout=600):
     return _run([*TORCHRUN, str(num_processes), str(script), *map(str, arguments)], script, timeout)
 
 
+def run_forked(script, *arguments, num_processes=2, timeout=600):
+    """As :func:`run_together`, by processes that are forked from one which has imported the package's stages."""
+    job = TESTS / "forked_job.py"
+    return _run([sys.executable, *map(str, (job, num_processes, script, *arguments))], script, timeout)
+
+
 def _run(command, script, timeout):
     # The checkout itself too: what is installed may be another one.
     paths = [TESTS, Path(script).parent, TESTS.parent, *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from run_scripts import run
 from safetensors.torch import load_file
 
 from wan_alpha.data.synthetic import ShapeClip, draw_shape_clip
@@ -18,19 +19,20 @@ from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.weights.io import read_metadata
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPT = Path(__file__).with_name("run_scripts.py")
 TINY = tiny_wan_folder()
 BASE_VAE = TINY / "Wan2.1_VAE.pth"
-SIZE = ["--height", "64", "--width", "64", "--num_frames", "9"]
+SIZE = ["--height", "32", "--width", "32", "--num_frames", "5"]
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    """Two pairs X_rgb.mp4 + X_alpha.mp4 of 9 frames of 64x64, and a metadata.csv with the column video."""
+    """Two pairs X_rgb.mp4 + X_alpha.mp4 of 5 frames of 32x32, and a metadata.csv with the column video."""
     folder = tmp_path_factory.mktemp("dataset")
     lines = ["video,prompt"]
     for number, color in ((1, "red"), (2, "blue")):
         clip = ShapeClip("circle", color, "large", "solid", "moving left")
-        rgb, alpha = draw_shape_clip(clip, 9, 64, 64, torch.Generator().manual_seed(number))
+        rgb, alpha = draw_shape_clip(clip, 5, 32, 32, torch.Generator().manual_seed(number))
         frames = (torch.cat([(rgb + 1) / 2, alpha]).permute(1, 2, 3, 0) * 255).round().byte().numpy()
         with OpaqueWriter(folder / f"{number:03d}_rgb.mp4", 16) as colours:
             colours.write(frames)
@@ -65,21 +67,28 @@ def road(tmp_path_factory, dataset):
             dataset / "001_alpha.mp4", "--output_prefix", "validation",
         ],
     }  # fmt: skip
-    return folder, {name: run(name, arguments, folder) for name, arguments in lines.items()}
+    done = run_launched({name: lines[name] for name in ("train_feature_merge", "train")}, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done["validate_feature_merge"] = run(EXAMPLES / "validate_feature_merge.py", lines["validate_feature_merge"])
+    return folder, done
 
 
-def run(script, arguments, folder):
-    """Run one script, those that train under accelerate, as the notes do."""
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"] if "train" in script else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_HOME": str(folder / "no_vgg_weights")}
-    command = [sys.executable, *launch, str(EXAMPLES / f"{script}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+def run_launched(lines, folder):
+    """Run scripts under accelerate, as the notes do; in one process, for each start of one takes seconds."""
+    lines = {str(EXAMPLES / f"{name}.py"): list(map(str, arguments)) for name, arguments in lines.items()}
+    (folder / "lines.json").write_text(json.dumps(lines))
+    environment = os.environ | {"TORCH_HOME": str(folder / "no_vgg_weights")}
+    command = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", str(SCRIPT), "lines.json"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    return {Path(script).stem: json.loads((folder / f"{Path(script).stem}.json").read_text()) for script in lines}
 
 
 def test_the_merge_block_trains(road):
     folder, done = road
-    assert done["train_feature_merge"].returncode == 0, done["train_feature_merge"].stderr
-    assert "training without the perceptual terms" in done["train_feature_merge"].stderr
+    assert done["train_feature_merge"]["returncode"] == 0, done["train_feature_merge"]["stderr"]
+    assert "training without the perceptual terms" in done["train_feature_merge"]["stderr"]
     assert [row["step"] for row in read_metrics(folder / "stage1")] == [1, 2, 3, 4]
     trained = RGBAlphaVAE.from_pretrained(BASE_VAE, folder / "stage1" / "rgba_vae.safetensors")
     fresh = RGBAlphaVAE.from_pretrained(BASE_VAE, decoder_lora=folder / "decoder.bin")
@@ -89,7 +98,7 @@ def test_the_merge_block_trains(road):
 
 def test_the_diffusion_model_trains(road):
     folder, done = road
-    assert done["train"].returncode == 0, done["train"].stderr
+    assert done["train"]["returncode"] == 0, done["train"]["stderr"]
     assert [row["step"] for row in read_metrics(folder / "stage2")] == [1, 2, 3, 4]
     adapter = folder / "stage2" / "adapter.safetensors"
     metadata = read_metadata(adapter)
@@ -102,10 +111,10 @@ def test_the_diffusion_model_trains(road):
 def test_the_result_is_judged(road):
     folder, done = road
     # Decoders that were never trained miss the bars for alpha: 1, and nothing on stderr but progress.
-    assert done["validate_feature_merge"].returncode == 1, done["validate_feature_merge"].stderr
-    assert "Traceback" not in done["validate_feature_merge"].stderr
+    assert done["validate_feature_merge"]["returncode"] == 1, done["validate_feature_merge"]["stderr"]
+    assert "Traceback" not in done["validate_feature_merge"]["stderr"]
     figures = json.loads((folder / "validation_metrics.json").read_text())
-    assert figures["num_frames"] == 9 and figures["alpha_verdict"] == "poor"
+    assert figures["num_frames"] == 5 and figures["alpha_verdict"] == "poor"
     assert figures["rgb"]["mae"] < 60  # the base VAE's own reconstruction: the start from_vae is its encoder
     assert (folder / "validation_comparison.mp4").is_file()
-    assert "alpha" in done["validate_feature_merge"].stdout
+    assert "alpha" in done["validate_feature_merge"]["stdout"]

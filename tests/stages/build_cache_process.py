@@ -1,4 +1,4 @@
-"""Builds caches as one of several processes; started by torchrun. Arguments: folder of reports, recipe files."""
+"""Builds caches as one of several processes; started by forked_job.py. Arguments: folder of reports, recipe files."""
 
 import json
 import os

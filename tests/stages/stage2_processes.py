@@ -1,4 +1,4 @@
-"""Stage 2 in several processes; started by torchrun. Argument: a JSON list of runs.
+"""Stage 2 in several processes; started by forked_job.py. Argument: a JSON list of runs.
 
 A run has "recipe", a file; "environment", what accelerate's launcher would set; and perhaps "bad_calls", at which the
 last process has a NaN loss; "stop_at", the call at which it gets SIGTERM; "fails_to_write", its disk is full;

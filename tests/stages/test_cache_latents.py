@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_together
+from processes import run_forked
 from safetensors.torch import load_file, save_file
 from tiny_wan_files import NUM_TOKENS, write_dataset
 
@@ -154,7 +154,7 @@ def build_in_two_processes(folder, recipes):
     files = [folder / f"recipe{number}.json" for number in range(len(recipes))]
     for file, recipe in zip(files, recipes, strict=True):
         file.write_text(json.dumps(recipe.as_dict()))
-    run_together(SCRIPT, folder, *files)
+    run_forked(SCRIPT, folder, *files)
     return list(zip(*(json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)), strict=True))
 
 

@@ -1,14 +1,12 @@
 """Stage 2 with its weights in shards (FSDP2), in replicas (DDP) and in one process: one and the same run."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_forked
 from tiny_wan_files import write_dataset
 from torch.distributed.checkpoint._consolidate_hf_safetensors import consolidate_safetensors_files
 
@@ -35,15 +33,10 @@ ROUNDING, WEIGHTS_ROUNDING = 2e-4, 2e-3
 
 
 def launch(folder, runs, num_processes=2):
-    """Make the runs one after the other in processes of torchrun; what each process saw, run by run."""
+    """Make the runs one after the other in the processes of one job; what each process saw, run by run."""
     listed = folder / "runs.json"
     listed.write_text(json.dumps(runs))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(num_processes)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(SCRIPT), str(listed)], env=environment, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_forked(SCRIPT, listed, num_processes=num_processes)
     return [json.loads((folder / f"seen.{rank}.json").read_text()) for rank in range(num_processes)]
 
 
@@ -51,13 +44,14 @@ def launch(folder, runs, num_processes=2):
 def make_run(tmp_path_factory, wan_folder, make_cache_recipe):
     """make_run(name, **{"dotted.name": value}) -> (recipe file, recipe): a run in its own folder, on five clips."""
     top = tmp_path_factory.mktemp("sharded")
-    dataset = write_dataset(top / "dataset", num_clips=5)
-    build_cache(make_cache_recipe(top / "cache", **{"data.base_path": dataset}))
+    for name, num_clips in (("cache", 5), ("held_out", 2)):
+        dataset = write_dataset(top / f"{name} clips", num_clips=num_clips)
+        build_cache(make_cache_recipe(top / name, **{"data.base_path": dataset}))
 
     def make(name, **changes):
         overrides = {
             "output_dir": top / name, "model.wan": str(wan_folder), "cache": top / "cache", "adapter.rank": 4,
-            "validation_cache": top / "cache", "adapter.alpha": 8, "training.max_steps": 6, "training.device": "cpu",
+            "validation_cache": top / "held_out", "adapter.alpha": 8, "training.max_steps": 6, "training.device": "cpu",
             "training.learning_rate": 1e-2, "training.ema_decay": 0.9, "training.checkpoint_every": 1,
             "training.keep_checkpoints": 99, "training.batch_size": 1, "training.gradient_checkpointing": True,
         }  # fmt: skip
@@ -71,24 +65,25 @@ def make_run(tmp_path_factory, wan_folder, make_cache_recipe):
 
 @pytest.fixture(scope="module")
 def runs(make_run, tmp_path_factory, reference_dir):
-    """Name -> (recipe, what each process saw of the run, in the order of the calls): all in one start of torchrun."""
+    """Name -> (recipe, what each process saw of the run, in the order of the calls): all in one job."""
     accumulating = {"training.gradient_accumulation": 2, "repeat": 3, "training.max_steps": 4}
     full = {"adapter.kind": "full", "adapter.rank": None, "adapter.alpha": None, "training.max_steps": 3}
     vae = {"base_vae": "base_vae.safetensors", "rgba_weights": "rgba_vae_checkpoint.bin"}
     previews = {f"preview.{name}": reference_dir / file for name, file in vae.items()}
     previews |= {"training.preview_every": 3, "preview.num_steps": 2}
+    seldom = {"training.checkpoint_every": None}
     plan = [
         ("one", {"training.batch_size": 2}, {}),
         ("replicated", {}, {}),
         ("sharded", previews, FSDP2),
-        ("accumulating", accumulating, FSDP2),
+        ("accumulating", accumulating | seldom, FSDP2),
         ("full", full, FSDP2),
-        ("bad", {}, {**FSDP2, "bad_calls": [2, 5]}),
+        ("bad", seldom, {**FSDP2, "bad_calls": [2, 5]}),
         ("stopped", {}, {**FSDP2, "stop_at": 2}),
         ("stopped", {}, {**FSDP2, "stop_at": 3}),
         ("stopped", {}, FSDP2),
-        ("from replicated", {}, {**FSDP2, "continues": "replicated"}),
-        ("from sharded", {}, {"continues": "sharded"}),
+        ("from replicated", seldom, {**FSDP2, "continues": "replicated"}),
+        ("from sharded", seldom, {"continues": "sharded"}),
         ("unsaved", {}, {**FSDP2, "fails_to_write": True}),
     ]
     made = {name: make_run(name, **changes) for name, changes, _ in plan}
