@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from diffsynth.models.wan_video_dit import WanModel
 from safetensors.torch import save_file
 from stop_every_step import everything, train_stopping
-from tiny_wan_files import DIT_SIZES, write_wan
+from tiny_wan_files import write_experts
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.inference.expert_adapters import merge_adapters
@@ -29,17 +28,7 @@ BOUNDARY = 0.875
 
 @pytest.fixture(scope="module")
 def experts_folder(tmp_path_factory):
-    """An A14B in its own layout, with experts that differ."""
-    folder = write_wan(tmp_path_factory.mktemp("experts") / "Wan2.2-T2V-A14B-tiny")
-    for seed, name in ((1, "high_noise_model"), (2, "low_noise_model")):
-        (folder / name).mkdir()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            save_file(WanModel(**DIT_SIZES).state_dict(), folder / name / "diffusion_pytorch_model.safetensors")
-        (folder / name / "config.json").write_text((folder / "config.json").read_text())
-    (folder / "diffusion_pytorch_model.safetensors").unlink()
-    (folder / "config.json").unlink()
-    return folder
+    return write_experts(tmp_path_factory.mktemp("experts") / "Wan2.2-T2V-A14B-tiny")
 
 
 @pytest.fixture(scope="module")

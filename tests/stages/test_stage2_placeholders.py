@@ -22,9 +22,7 @@ PLACEHOLDER = "<thing>"
 @pytest.fixture(scope="module")
 def cache_folder(tmp_path_factory, make_cache_recipe):
     """A cache whose captions name the placeholder."""
-    clips = write_dataset(tmp_path_factory.mktemp("words") / "clips")
-    listing = clips / "metadata.csv"
-    listing.write_text(listing.read_text().replace("circle", PLACEHOLDER))
+    clips = write_dataset(tmp_path_factory.mktemp("words") / "clips", subject=PLACEHOLDER)
     folder = tmp_path_factory.mktemp("words") / "cache"
     build_cache(make_cache_recipe(folder, **{"data.base_path": clips}))
     return folder

@@ -4,15 +4,11 @@ import json
 
 import pytest
 import torch
-from diffsynth.models.wan_video_dit import WanModel
-from safetensors.torch import save_file
-from tiny_wan_files import DIT_SIZES, write_dataset, write_wan
+from tiny_wan_files import write_dataset, write_wan22
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.inference.generate import generate
 from wan_alpha.media.read import read_rgba
-from wan_alpha.models.base_vae import WAN22_VAE
-from wan_alpha.models.tiny import initialise_vae
 from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.stage1_vae import train_vae
 from wan_alpha.stages.stage2_dit import train_dit
@@ -23,15 +19,7 @@ from wan_alpha.weights.io import load_state_dict
 
 @pytest.fixture(scope="module")
 def wan_folder(tmp_path_factory):
-    folder = write_wan(tmp_path_factory.mktemp("wan22") / "Wan2.2-TI2V-tiny")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        save_file(
-            WanModel(**DIT_SIZES | {"in_dim": 48, "out_dim": 48}).state_dict(),
-            folder / "diffusion_pytorch_model.safetensors",
-        )
-        torch.save(initialise_vae(WAN22_VAE.build(8, 16)).state_dict(), folder / "Wan2.2_VAE.pth")
-    return folder
+    return write_wan22(tmp_path_factory.mktemp("wan22") / "Wan2.2-TI2V-tiny")
 
 
 @pytest.fixture(scope="module")
