@@ -96,6 +96,29 @@ def test_the_layer_answers_every_call_of_pefts(has_base_result):
     torch.testing.assert_close(ours(x, **settings), theirs(x, **settings), atol=TOLERANCE["float32"], rtol=0)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_with_dropout_it_is_pefts_too(dropout):
+    networks = []
+    for is_factored in (True, False):
+        network = make_base()
+        config = LoraConfig(r=RANK, target_modules=list(TARGETS), use_dora=True, lora_dropout=dropout)
+        torch.manual_seed(3)
+        inject_adapter_in_model(config, network)
+        if is_factored:
+            use_factored_dora(network)
+        networks.append(network.train())
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in networks[0].parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator) * parameter.requires_grad
+    networks[1].load_state_dict(networks[0].state_dict())
+    found = []
+    for network in networks:
+        torch.manual_seed(4)
+        found.append(output_and_gradients(network, fixed_input()))
+    torch.testing.assert_close(*found, atol=TOLERANCE["float32"], rtol=0)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_adapted_network_equals_the_merged_one(bias, tmp_path):
     network = with_adapter(make_base(bias))

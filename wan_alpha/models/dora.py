@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora.dora import DoraLinearLayer
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import nn
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -43,6 +44,18 @@ class FactoredDoraLinear(DoraLinearLayer):
             x: (..., in); base_result: the base layer's output on it, (..., out), or None where dropout changed x since.
             lora_A, lora_B: the linear layers of weights A (rank, in) and B (out, rank); scaling: s.
         """
+        shift, update = self._shift_and_update(x, lora_A, lora_B, scaling, base_layer, base_result)
+        if base_result is None:
+            return shift * _without_bias(base_layer, x) + update
+        return shift.to(base_result.dtype) * base_result + update
+
+    def adapted(self, x, *, lora_A, lora_B, scaling, base_layer, base_result):
+        """The adapted layer's output: base_result plus :meth:`forward`, with fewer passes over the activations."""
+        shift, update = self._shift_and_update(x, lora_A, lora_B, scaling, base_layer, base_result)
+        return _Stretched.apply(base_result, shift.to(base_result.dtype), update)
+
+    def _shift_and_update(self, x, lora_A, lora_B, scaling, base_layer, base_result):
+        """(g - 1, (g*s*B) A x - (g - 1)*bias); the bias is left out where base_result is."""
         with torch.autocast(x.device.type, enabled=False):
             cross = _products(base_layer, lora_A.weight, (x if base_result is None else base_result).dtype)
             norms = _adapted_norms(cross, self.base_norm2, lora_A.weight, lora_B.weight, scaling)
@@ -50,10 +63,8 @@ class FactoredDoraLinear(DoraLinearLayer):
         shift = gain - 1
         hidden = lora_A(x)
         up = ((scaling * gain).unsqueeze(1) * lora_B.weight).to(hidden.dtype)
-        if base_result is None:
-            return shift * _without_bias(base_layer, x) + F.linear(hidden, up)
-        bias = None if base_layer.bias is None else (-shift * base_layer.bias).to(hidden.dtype)
-        return shift.to(base_result.dtype) * base_result + F.linear(hidden, up, bias)
+        has_bias = base_result is not None and base_layer.bias is not None
+        return shift, F.linear(hidden, up, (-shift * base_layer.bias).to(hidden.dtype) if has_bias else None)
 
     def _apply(self, fn, recurse=True):
         def keep_float32(tensor):
@@ -63,6 +74,38 @@ class FactoredDoraLinear(DoraLinearLayer):
         return super()._apply(keep_float32, recurse)
 
 
+class _Stretched(torch.autograd.Function):
+    """base + shift * base + update, rounded to the sum's dtype; the gradient of base comes in one piece, g + shift * g.
+
+    Two passes over a clip's activations fewer than autograd makes of the same sum.
+    """
+
+    @staticmethod
+    def forward(ctx, base, shift, update):
+        ctx.save_for_backward(base, shift)
+        return torch.addcmul(base + update, shift, base)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        base, shift = ctx.saved_tensors
+        of_base = torch.addcmul(gradient, shift, gradient) if ctx.needs_input_grad[0] else None
+        of_shift = (gradient * base).reshape(-1, len(shift)).sum(0, dtype=torch.float32)
+        return of_base, of_shift, gradient
+
+
+class _FactoredVariant(DoraLinearVariant):
+    """How PEFT's layer comes to its output; with dropout between, by PEFT's own way."""
+
+    @staticmethod
+    def forward(module, active_adapter, x, result, **options):
+        if module.training and not isinstance(module.lora_dropout[active_adapter], nn.Identity):
+            return DoraLinearVariant.forward(module, active_adapter, x, result, **options)
+        return module.lora_magnitude_vector[active_adapter].adapted(
+            x, lora_A=module.lora_A[active_adapter], lora_B=module.lora_B[active_adapter],
+            scaling=module.scaling[active_adapter], base_layer=module.get_base_layer(), base_result=result,
+        )  # fmt: skip
+
+
 def use_factored_dora(model):
     """Put a :class:`FactoredDoraLinear` in the place of PEFT's layer wherever a linear layer has a fresh DoRA."""
     for layer in list(model.modules()):
@@ -70,6 +113,7 @@ def use_factored_dora(model):
         for name, magnitude in list(magnitudes.items()):
             if type(magnitude) is DoraLinearLayer:
                 magnitudes[name] = FactoredDoraLinear(layer.get_base_layer())
+                layer.lora_variant[name] = _FactoredVariant()
                 layer.register_load_state_dict_pre_hook(_follow_base)
 
 
