@@ -23,7 +23,7 @@ class RoundedLinear(nn.Linear):
         return (self.weight * self.scale).to(dtype)
 
     def forward(self, x):
-        return F.linear(x, self.exact(x.dtype), self.bias.to(x.dtype))
+        return F.linear(x, self.exact(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
 @register_quant_backend("rounded")

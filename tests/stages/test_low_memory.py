@@ -121,6 +121,8 @@ def test_both_experts_are_quantised_and_put_away(make_recipe, monkeypatch, wan_f
     recipe = make_recipe("run", **{"model.quantization": "int8", **OFFLOADED})
 
     class Experts(torch.nn.Module):
+        captions = None
+
         def __init__(self):
             super().__init__()
             self.dit, self.dit2 = (load_wan(str(wan_folder), components=("dit",)).dit for _ in range(2))

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+from quantised import NAMES, PLAIN, use_plain_as
 from stop_every_step import everything, train_stopping
 from tiny_wan_files import write_dataset
 
 from wan_alpha.errors import ConfigError
+from wan_alpha.models import block_offload
 from wan_alpha.models.textual_inversion import add_placeholders
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
+from wan_alpha.stages.placeholders import CaptionEncoder
 from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import TrainDiTRecipe
@@ -118,3 +121,40 @@ def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monk
 def test_what_is_refused(make_recipe, changes, message):
     with pytest.raises(ConfigError, match=message):
         train_dit(make_recipe(**changes))
+
+
+def test_the_encoders_weights_may_wait_in_host_memory(make_recipe, monkeypatch):
+    """The same run with the encoder's blocks computed twice and lent to the device one by one."""
+    changes = {"training.gradient_checkpointing": True, "training.offload_blocks": True}
+    plain, away = make_recipe(), make_recipe(output_dir=make_recipe().output_dir.with_name("away"), **changes)
+    expected, lent = train_dit(plain), []
+    original = block_offload.copy_to
+    monkeypatch.setattr(
+        block_offload, "copy_to", lambda weight, device: lent.append(weight) or original(weight, device)
+    )
+    result = train_dit(away)
+    assert result.losses == pytest.approx(expected.losses, rel=1e-6)
+    ours, theirs = (load_state_dict(recipe.output_dir / "embeddings.safetensors") for recipe in (away, plain))
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-7) for name in theirs)
+    widths = {tuple(weight.shape) for weight in lent}
+    encoder = load_wan(str(plain.model.wan), components=("text_encoder",)).text_encoder
+    assert tuple(encoder.blocks[0].ffn.fc1.weight.shape) in widths
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_encoder_may_be_quantised(make_recipe, monkeypatch, name):
+    if name == PLAIN:
+        name = "int8"
+        use_plain_as(name, monkeypatch)
+    changes = {"training.gradient_checkpointing": True, "model.quantization": name}
+    losses = train_dit(make_recipe()).losses
+    recipe = make_recipe(output_dir=make_recipe().output_dir.with_name("quantised"), **changes)
+    result = train_dit(recipe)
+    assert result.losses != losses and result.losses == pytest.approx(losses, rel=0.05)
+
+
+def test_the_frozen_encoder_drops_nothing_while_training(make_recipe):
+    recipe = make_recipe()
+    captions = CaptionEncoder(str(recipe.model.wan), recipe.textual_inversion).train()
+    assert any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in captions.modules())
+    assert captions.training and torch.equal(captions([f"a {PLACEHOLDER}"]), captions.eval()([f"a {PLACEHOLDER}"]))

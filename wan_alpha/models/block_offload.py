@@ -1,4 +1,4 @@
-"""A DiT whose frozen weights wait in host memory: each block's come to the device for its pass, and go after it.
+"""A model whose frozen weights wait in host memory: each block's come to the device for its pass, and go after it.
 
 Nothing is written back, since they do not train: a copy is made before each of a block's passes and dropped behind it.
 With gradient checkpointing the pass that the backward makes again holds the copies until its gradients are there.
@@ -11,21 +11,21 @@ from torch import nn
 from wan_alpha.models.quantize import frozen_linears
 
 
-def offload_blocks(dit, device):
-    """Keep the weights of a DiT's frozen linear layers, within its blocks, in host memory from now on.
+def offload_blocks(model, device):
+    """Keep the weights of a model's frozen linear layers, within its blocks, in host memory from now on.
 
-    The module's own parameters stand empty between the passes, so that moving the DiT moves the rest alone: embeddings,
-    head, norms, biases, modulations and adapters.
+    The module's own parameters stand empty between the passes, so that moving the model moves the rest alone:
+    embeddings, head, norms, biases, modulations and adapters.
 
     Args:
-        dit: a ``WanModel`` on the CPU, changed in place; what is to train has requires_grad.
+        model: a ``WanModel`` or ``WanTextEncoder`` on the CPU, changed in place; what is to train has requires_grad.
         device: where the blocks compute.
     """
     # Memory that a device reads by itself; PyTorch's own allocation of it rounds each weight up to a power of two.
-    pool = PinnedArenaPool.from_model(dit.blocks) if torch.device(device).type == "cuda" else None
-    for number, block in enumerate(dit.blocks):
-        names = [name for name in frozen_linears(dit) if name.startswith(f"blocks.{number}.")]
-        _BlockWeights(block, [dit.get_submodule(name) for name in names], device, pool)
+    pool = PinnedArenaPool.from_model(model.blocks) if torch.device(device).type == "cuda" else None
+    for number, block in enumerate(model.blocks):
+        names = [name for name in frozen_linears(model) if name.startswith(f"blocks.{number}.")]
+        _BlockWeights(block, [model.get_submodule(name) for name in names], device, pool)
 
 
 def copy_to(weight, device):

@@ -1,4 +1,4 @@
-"""The frozen linear layers of a DiT's blocks in 8 or 4 bits, through diffsynth's quantisation."""
+"""The frozen linear layers of a model's blocks in 8 or 4 bits, through diffsynth's quantisation."""
 
 import sys
 from contextlib import redirect_stdout
@@ -22,40 +22,41 @@ def check_quantization(name):
     make_config(name, [])
 
 
-def quantize_base(dit, name, device, keep_on=None):
-    """Quantise the frozen linear layers of a DiT's blocks, adapted or not; adapters beside them stay as they are.
+def quantize_base(model, name, device, keep_on=None):
+    """Quantise the frozen linear layers of a model's blocks, adapted or not; adapters beside them stay as they are.
 
     Embeddings, the time projection, the head, norms, biases and modulations keep their type: they are few, and all
     that the blocks compute passes through them. A DoRA's magnitudes stay the row norms of the exact weights, so that an
     adapter trained here is at home on the exact base too; only the norms that it divides by become the quantised ones.
 
     Args:
-        dit: a ``WanModel``, changed in place, layer by layer: the device holds one exact weight at a time.
+        model: a ``WanModel`` or ``WanTextEncoder``, changed in place, layer by layer: the device holds one exact weight
+            at a time.
         name: "fp8", "int8" or "nf4"; device: where weights are quantised; keep_on: where they go then, None stays.
 
     Raises:
         ConfigError: as :func:`check_quantization`.
     """
-    names = frozen_linears(dit)
+    names = frozen_linears(model)
     config = make_config(name, names)
     with redirect_stdout(sys.stderr):
-        config.quantize_model(dit, compute_device=device, model_device=keep_on)
+        config.quantize_model(model, compute_device=device, model_device=keep_on)
     for layer_name in names:
-        layer = dit.get_submodule(layer_name)
+        layer = model.get_submodule(layer_name)
         layer.register_forward_pre_hook(_take_autocasts_type)
         # On CPUs with AVX-512 bitsandbytes repacks a weight when it is evaluated; no gradient passes it from then on.
         layer.support_avx512bf16_for_cpu = False
-        adapted = dit.get_submodule(layer_name.removesuffix(".base_layer"))
+        adapted = model.get_submodule(layer_name.removesuffix(".base_layer"))
         for magnitude in getattr(adapted, "lora_magnitude_vector", {}).values():
             exact = config.backend.dequantize_to_linear(layer, torch.float32).weight
             magnitude.base_norm2.copy_(squared_row_norms(exact))
 
 
-def frozen_linears(dit):
+def frozen_linears(model):
     """Names of the linear layers within the blocks whose weights do not train."""
     return [
         f"blocks.{name}"
-        for name, module in dit.blocks.named_modules()
+        for name, module in model.blocks.named_modules()
         if isinstance(module, nn.Linear) and not module.weight.requires_grad
     ]
 

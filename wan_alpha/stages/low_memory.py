@@ -1,4 +1,4 @@
-"""What a recipe of stage 2 asks for so that the DiT fits: its frozen weights quantised, or waiting in host memory."""
+"""What a recipe of stage 2 asks for so that it fits: frozen weights quantised, or waiting in host memory."""
 
 import os
 
@@ -35,7 +35,8 @@ def check_low_memory(recipe):
 
 
 def save_memory(module, recipe, device):
-    """Quantise and offload the frozen weights of each DiT that a recipe trains, in place, adapters being there.
+    """Quantise and offload the frozen weights within the blocks of each DiT that a recipe trains, in place, adapters
+    being there; and of the text encoder where it is needed in each step.
 
     Args:
         module: a WanAlphaTrainingModule on the CPU; recipe: its TrainDiTRecipe; device: where it will compute.
@@ -43,14 +44,20 @@ def save_memory(module, recipe, device):
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     kind, puts_away = recipe.model.quantization, recipe.training.offload_blocks
-    dits = [dit for _, dit in module.experts()]
+    models = [dit for _, dit in module.experts()]
+    if module.captions is not None:
+        models.append(module.captions.text_encoder)
     if kind is not None:
-        for dit in dits:
-            quantize_base(dit, kind, device, "cpu" if puts_away else None)
-        _keep_from_sending(module, [dit.get_submodule(name).weight for dit in dits for name in frozen_linears(dit)])
+        for model in models:
+            quantize_base(model, kind, device, "cpu" if puts_away else None)
+        _keep_from_sending(
+            module, [model.get_submodule(name).weight for model in models for name in frozen_linears(model)]
+        )
     if puts_away:
-        for dit in dits:
-            offload_blocks(dit, device)
+        for model in models:
+            offload_blocks(model, device)
+    if module.captions is not None and recipe.training.gradient_checkpointing:
+        module.captions.checkpoint_blocks()
 
 
 def saved_bytes(dit, recipe):

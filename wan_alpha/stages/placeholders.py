@@ -1,6 +1,7 @@
 """Textual inversion in stage 2: captions are encoded in each step, and a placeholder learns with the loss."""
 
 import torch
+from diffsynth.core import gradient_checkpoint_forward
 from torch import nn
 
 from wan_alpha.errors import ConfigError
@@ -33,6 +34,16 @@ class CaptionEncoder(nn.Module):
         self.tokenizer = pipe.tokenizer
         embedding.vectors.requires_grad_(True)
 
+    def train(self, mode=True):
+        """As ever, but for the text encoder: it is frozen, and its dropout would blur what the captions say."""
+        super().train(mode)
+        self.text_encoder.eval()
+        return self
+
+    def checkpoint_blocks(self):
+        """Compute the encoder's blocks again in the backward pass; comes after what is done to their weights."""
+        self.text_encoder.blocks = nn.ModuleList(map(_CheckpointedBlock, self.text_encoder.blocks))
+
     def forward(self, captions):
         """Contexts (B, L, text_dim) of captions, differentiable in the placeholder's vectors."""
         return encode_prompts_with_gradient(self, captions).float()
@@ -42,6 +53,17 @@ class CaptionEncoder(nn.Module):
         vectors = learned_placeholders(self)
         metadata = placeholder_metadata(vectors, {self.settings.placeholder: self.settings.initializer}, card)
         return {EMBEDDINGS_FILE: (vectors, metadata)}
+
+
+class _CheckpointedBlock(nn.Module):
+    """A block whose activations are not kept."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, *inputs, **options):
+        return gradient_checkpoint_forward(self.block, True, False, *inputs, **options)
 
 
 def check_captions_name(placeholder, prompts) -> None:

@@ -64,8 +64,9 @@ class TrainDiTModel(Section):
     )
     quantization: Literal["fp8", "int8", "nf4"] | None = Field(
         None,
-        description="how the frozen linear layers of the DiT's blocks are kept: fp8 or int8 (1 byte a weight, package "
-        "torchao) or nf4 (about half a byte, package bitsandbytes); none = as precision has it",
+        description="how the frozen linear layers of the DiT's blocks, and of the text encoder's where a word is "
+        "learned, are kept: fp8 or int8 (1 byte a weight, package torchao) or nf4 (about half a byte, package "
+        "bitsandbytes); none = as precision has it",
     )
 
 
@@ -174,7 +175,8 @@ class TrainDiTSettings(TrainingSettings):
     )
     offload_blocks: bool = Field(
         False,
-        description="the DiT's frozen linear layers stay in host memory; each block's come to the device for its pass",
+        description="frozen linear layers of the DiT, and of the text encoder where a word is learned, stay in host "
+        "memory; each block's come to the device for its pass",
     )
     attention: Attention = Field("auto", description="attention backend; auto = FlashAttention if it can run, or torch")
 
