@@ -43,23 +43,27 @@ def test_layout_and_size():
     assert sum((folder / name).stat().st_size for name in names) <= 12 * MEGABYTE
 
 
+@pytest.fixture(scope="module")
+def encoded(vae):
+    """Held-out clips, one over each background, and what the VAE makes of them: pairs of video and raw latents."""
+    clips = [soft_render(*held_out_clip(index), color) for index, color in enumerate(BACKGROUND_COLORS)]
+    with torch.no_grad():
+        return [(clip, encode(vae, clip)) for clip in clips]
+
+
 @torch.no_grad()
-def test_vae_reaches_its_figure_on_held_out_clips(vae):
-    clips = [soft_render(*held_out_clip(index), BACKGROUND_COLORS[index % 8]) for index in range(24)]
+def test_vae_reaches_its_figure_on_held_out_clips(vae, encoded):
     errors = []
-    for clip in clips:
-        frames = decoder_frames(vae.decoder, vae.conv2(encode(vae, clip))).clamp(-1, 1)
+    for clip, raw in encoded:
+        frames = decoder_frames(vae.decoder, vae.conv2(raw)).clamp(-1, 1)
         errors.append(10 ** (-psnr((frames + 1) / 2, (clip + 1) / 2) / 10))
     mean_psnr = -10 * torch.tensor(errors).mean().log10().item()
     assert mean_psnr >= RGB_PSNR
 
 
-@torch.no_grad()
-def test_latents_have_the_statistics_of_wans(vae):
+def test_latents_have_the_statistics_of_wans(encoded):
     """Wan's normalisation constants must fit, or the diffusion model would see badly scaled latents."""
-    raw = torch.cat(
-        [encode(vae, soft_render(*held_out_clip(index), BACKGROUND_COLORS[index % 8])) for index in range(8)]
-    )
+    raw = torch.cat([raw for _, raw in encoded])
     mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (WAN21_VAE.latent_mean, WAN21_VAE.latent_std))
     latents = (raw - mean) / std
     assert latents.mean().abs() < 0.5 and 0.5 < latents.std() < 1.5
@@ -68,9 +72,9 @@ def test_latents_have_the_statistics_of_wans(vae):
 @torch.no_grad()
 def test_tiles_change_little(vae):
     rgba = RGBAlphaVAE.from_pretrained(tiny_wan_folder() / "Wan2.1_VAE.pth", lora_rank=4)
-    rgb, alpha = held_out_clip(1)
+    rgb, alpha = (stream[:, :, :5] for stream in held_out_clip(1))
     video = soft_render(rgb, alpha, BACKGROUND_COLORS[1])
-    video, alpha = (torch.nn.functional.interpolate(x[0], scale_factor=2)[None] for x in (video, alpha))
+    video, alpha = (torch.nn.functional.interpolate(x[0], scale_factor=1.5)[None] for x in (video, alpha))
     latents = rgba.encode(video, alpha)
     whole = rgba.decode(latents)[0]
     rgba.tiling = Tiling(size=64, overlap=32)

@@ -1,7 +1,6 @@
-"""One process of a job that meets. Arguments: folder, and what happens."""
+"""One process of a job that meets."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -28,8 +27,10 @@ def main(folder, what):
             log.write_text((Path(folder) / "log.1").read_text())
 
 
-if __name__ == "__main__":
+def run(rank, folder, what):
+    """Be one of two processes in a folder, and write down what it was told; what: "works" or "fails"."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
     try:
-        main(*sys.argv[1:])
+        main(folder, what)
     except DataError as error:
-        Path(sys.argv[1], f"log.{os.environ['RANK']}").write_text(f"{error}")
+        Path(folder, f"log.{rank}").write_text(f"{error}")

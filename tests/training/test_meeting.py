@@ -1,32 +1,31 @@
 """Processes meet through files, whatever earlier jobs left there."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
+import meeting_process
 import pytest
 
 from wan_alpha.errors import DataError, WanAlphaError
 from wan_alpha.training import meeting as meeting_module
 from wan_alpha.training.meeting import Meeting
 
-SCRIPT = Path(__file__).with_name("meeting_process.py")
-
 
 def run_job(folder, what):
     """Two processes with the variables that torchrun sets; returns what each wrote down."""
-    command = [sys.executable, str(SCRIPT), str(folder), what]
-    shares = [os.environ | {"RANK": str(rank), "WORLD_SIZE": "2"} for rank in (0, 1)]
-    processes = [subprocess.Popen(command, env=share, stderr=subprocess.PIPE, text=True) for share in shares]
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")  # a fork has torch already
+    processes = [context.Process(target=meeting_process.run, args=(rank, folder, what)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        for process in processes:
+            process.join(timeout=120)
+        assert [process.exitcode for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
-    assert all(process.returncode == 0 for process in processes), errors
     return [(folder / f"log.{rank}").read_text() for rank in (0, 1)]
 
 
