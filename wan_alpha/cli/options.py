@@ -75,7 +75,8 @@ def add_recipe_options(parser, recipe_class, aliases=None):
     """
     presets = list_presets(recipe_class)
     choice = f", or a preset: {', '.join(presets)}" if presets else ""
-    parser.add_argument("--config", metavar="FILE", help=f"recipe (.toml or .json){choice}")
+    if "config" not in recipe_class.model_fields:  # else the command looks at recipes, and has none of its own
+        parser.add_argument("--config", metavar="FILE", help=f"recipe (.toml or .json){choice}")
     groups = {}
     for name, field in dotted_fields(recipe_class):
         table = name.rpartition(".")[0]
@@ -107,8 +108,13 @@ def recipe_from_options(recipe_class, options, unknown):
     Raises:
         ConfigError: an unknown option, with the nearest valid one; or as :func:`load_recipe`.
     """
-    if unknown:
-        raise ConfigError(f"{unknown[0]}: no such option; {_hint(recipe_class, unknown[0])}")
     names = {name for name, _ in dotted_fields(recipe_class)}
     overrides = {name: value for name, value in options.items() if name in names}
+    if "overrides" in names and all(argument.startswith("--") for argument in unknown[::2]) and len(unknown) % 2 == 0:
+        # Options of another command's recipe, which says itself what is wrong with them.
+        pairs = zip(unknown[::2], unknown[1::2], strict=True)
+        given = {name.removeprefix("--").replace("-", "_"): value for name, value in pairs}
+        return load_recipe(recipe_class, None, overrides | ({"overrides": given} if given else {}))
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: no such option; {_hint(recipe_class, unknown[0])}")
     return load_recipe(recipe_class, options.get("config"), overrides)

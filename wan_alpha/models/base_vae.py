@@ -22,7 +22,7 @@ class VAEKind:
         input_channels: of the first convolution: 3, or 12 where 2x2 pixels are one place.
         latent_channels: of a latent; spatial_stride: pixels a latent cell, each way.
         latent_mean, latent_std: the latents' statistics, as diffsynth holds them (a contract test compares).
-        build: (width of encoder, width of decoder) -> diffsynth's module.
+        released_widths: of encoder and decoder; build: (width of encoder, width of decoder) -> diffsynth's module.
     """
 
     name: str
@@ -32,6 +32,7 @@ class VAEKind:
     spatial_stride: int
     latent_mean: tuple[float, ...]
     latent_std: tuple[float, ...]
+    released_widths: tuple[int, int]
     build: Callable
 
 
@@ -43,6 +44,7 @@ WAN21_VAE = VAEKind(
     spatial_stride=8,
     latent_mean=WAN21_MEAN,
     latent_std=WAN21_STD,
+    released_widths=(96, 96),
     build=lambda width, _: VideoVAE_(dim=width, z_dim=16),
 )  # fmt: skip
 
@@ -54,6 +56,7 @@ WAN22_VAE = VAEKind(
     spatial_stride=16,
     latent_mean=WAN22_MEAN,
     latent_std=WAN22_STD,
+    released_widths=(160, 256),
     build=lambda width, decoder_width: VideoVAE38_(dim=width, z_dim=48, dec_dim=decoder_width),
 )  # fmt: skip
 
@@ -153,3 +156,9 @@ def shape_base_vae(path):
     paths = part_files(path, "vae")
     _, vae = empty_vae(_shapes(find_part_in(paths, "vae")), paths[0])
     return vae.eval().requires_grad_(False)
+
+
+def shape_known_vae(kind):
+    """As :func:`shape_base_vae`, at the widths that a :class:`VAEKind` was released with."""
+    with torch.device("meta"):
+        return kind.build(*kind.released_widths).eval().requires_grad_(False)

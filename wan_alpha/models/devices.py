@@ -5,6 +5,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 
+import psutil
 import torch
 from diffsynth.models import wan_video_dit
 
@@ -143,6 +144,15 @@ def device_name(device):
         card = torch.cuda.get_device_name(device)
         return f"{card} through ROCm {torch.version.hip}" if torch.version.hip else card
     return {"mps": "Apple GPU", "cpu": f"CPU with {torch.get_num_threads()} threads"}[device.type]
+
+
+def device_memory(device):
+    """Bytes of memory of a device in all; of the CPU, and of a GPU that shares its memory, what may be used of that."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return psutil.virtual_memory().total
 
 
 def _has_fast_bfloat16(device):

@@ -86,12 +86,22 @@ def shape_dit(paths):
 
 
 def _shaped_dit(part, paths):
-    sizes = infer_dit_sizes(_shapes(part), paths)
+    return _meta_dit(infer_dit_sizes(_shapes(part), paths))
+
+
+def _meta_dit(sizes):
     with torch.device("meta"):
         dit = WanModel(**sizes, **_pipeline_flags(sizes))
     # The rotary table is no parameter or buffer: made on the meta device, it would stay there.
     dit.freqs = precompute_freqs_cis_3d(sizes["dim"] // sizes["num_heads"])
     return dit
+
+
+def shape_known_dit(sizes, text_dim=4096):
+    """As :func:`shape_dit`, with the sizes of a registry entry (``KnownModel.dit``)."""
+    own = {"text_dim": text_dim, "freq_dim": 256, "eps": 1e-6, "patch_size": (1, 2, 2)}
+    own |= {name: sizes[name] for name in ("dim", "ffn_dim", "in_dim", "out_dim", "num_heads", "num_layers")}
+    return _meta_dit({**own, "has_image_input": sizes["image_input"]})
 
 
 def load_text_encoder(paths, device="cpu", dtype=torch.float32, callback=None):
@@ -104,6 +114,17 @@ def load_text_encoder(paths, device="cpu", dtype=torch.float32, callback=None):
     with torch.device("meta"):
         encoder = WanTextEncoder(**infer_text_encoder_sizes(_shapes(part), paths))
     return fill_module(encoder, paths, part, device, dtype, callback)
+
+
+def shape_text_encoder(paths):
+    """A ``WanTextEncoder`` of the sizes in files' headers, UMT5-XXL's for None, on the meta device, in float32.
+
+    Raises:
+        CheckpointError: no UMT5 encoder.
+    """
+    sizes = {} if paths is None else infer_text_encoder_sizes(_shapes(find_part_in(paths, "text_encoder")), paths)
+    with torch.device("meta"):
+        return WanTextEncoder(**sizes)
 
 
 def load_vae(paths, device="cpu", dtype=torch.float32, callback=None):
@@ -152,10 +173,7 @@ def load_tokenizer(folder):
 
 def dit_shapes(sizes, text_dim=4096):
     """Name -> shape of the tensors of a DiT with the sizes of a registry entry (``KnownModel.dit``)."""
-    own = {"text_dim": text_dim, "freq_dim": 256, "eps": 1e-6, "patch_size": (1, 2, 2)}
-    own |= {name: sizes[name] for name in ("dim", "ffn_dim", "in_dim", "out_dim", "num_heads", "num_layers")}
-    with torch.device("meta"):
-        model = WanModel(has_image_input=sizes["image_input"], **own)
+    model = shape_known_dit(sizes, text_dim)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

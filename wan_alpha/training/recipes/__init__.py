@@ -21,6 +21,7 @@ from wan_alpha.training.recipes.generate import GenerateModel, GenerateRecipe
 from wan_alpha.training.recipes.judging import EvaluateRecipe, ReportRecipe, UiRecipe
 from wan_alpha.training.recipes.media import ConvertRecipe, DoctorRecipe, PrepareRecipe, ProbeRecipe
 from wan_alpha.training.recipes.overview import PresetsRecipe
+from wan_alpha.training.recipes.planning import PlanRecipe
 from wan_alpha.training.recipes.shared import (
     Background,
     BucketSettings,
@@ -57,6 +58,7 @@ __all__ = [
     "LossSettings",
     "MergeRecipe",
     "ObjectiveSettings",
+    "PlanRecipe",
     "PrepareRecipe",
     "PresetsRecipe",
     "PreviewSettings",

@@ -1,0 +1,154 @@
+"""What to change so that a run fits: each change is tried by planning again with it."""
+
+from dataclasses import dataclass, replace
+
+from wan_alpha.data.buckets import nearest_frames, nearest_sides
+from wan_alpha.training.config import dotted_fields
+from wan_alpha.training.foresight import show_gib
+
+_SHARDS = (2, 4, 8)
+_LESS = 0.995  # of the peak: what saves less is not worth a line
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that lowers the peak.
+
+    Attributes:
+        text: what to write; options: dotted name -> value; processes: to shard over, 1 for none.
+        bucket: frames, height, width of the clips, None as they are.
+    """
+
+    text: str
+    options: tuple[tuple[str, object], ...] = ()
+    processes: int = 1
+    bucket: object = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What changes bring.
+
+    Attributes:
+        single: (text, bytes of the peak with this change alone), those that lower it, in the order to be tried.
+        combined: texts of the changes that together fit; empty where nothing does.
+        peak: bytes with these.
+    """
+
+    single: list[tuple[str, float]]
+    combined: list[str]
+    peak: float | None
+
+    def lines(self):
+        """As text, a line each."""
+        lines = [f"{text}: {show_gib(peak)}" for text, peak in self.single]
+        if self.combined:
+            return [*lines, f"together it fits, {show_gib(self.peak)}: {', '.join(self.combined)}"]
+        return [*lines, "all of these together do not make it fit: a smaller model, or a larger device, is needed"]
+
+
+def advise(recipe, target, bucket, make_plan):
+    """Find what makes a recipe fit a target.
+
+    Args:
+        recipe: of train-dit or train-vae; target: a Target that it does not fit; bucket: of its largest clips, or None.
+        make_plan: (recipe, target, bucket) -> Plan.
+
+    Returns:
+        an :class:`Advice`.
+    """
+    first = make_plan(recipe, target, None)
+    limit, single, combined, peak = first.peak, [], [], first.peak
+    state, fits = (recipe, target, None), first.fits()
+    for change in _changes(recipe, target, bucket):
+        alone = _planned(change, (recipe, target, None), make_plan)
+        if alone is None or alone.peak >= _LESS * limit:
+            continue
+        single.append((change.text, alone.peak))
+        if fits:
+            continue
+        tried = _apply(change, state)
+        plan = None if tried is None else make_plan(*tried)
+        if plan is not None and plan.peak < _LESS * peak:
+            state, peak, fits = tried, plan.peak, plan.fits()
+            combined.append(change.text)
+    return Advice(single, combined if fits else [], peak if fits else None)
+
+
+def _changes(recipe, target, bucket):
+    """Changes in the order of what they cost: time alone, then another optimizer, other clips, more cards."""
+    known = {name for name, _ in dotted_fields(type(recipe))}
+    settings = recipe.training
+
+    def option(name, value):
+        return Change(f"{name} = {str(value).lower() if isinstance(value, bool) else value}", ((name, value),))
+
+    if "training.gradient_checkpointing" in known and not settings.gradient_checkpointing:
+        yield option("training.gradient_checkpointing", True)
+    if settings.batch_size > 1:
+        accumulation = settings.gradient_accumulation * settings.batch_size
+        yield Change(
+            f"training.batch_size = 1 with gradient_accumulation = {accumulation}",
+            (("training.batch_size", 1), ("training.gradient_accumulation", accumulation)),
+        )
+    if settings.ema_decay is not None and not settings.ema_on_cpu and target.device_type == "cuda":
+        yield option("training.ema_on_cpu", True)
+    if "training.offload_activations" in known and target.device_type == "cuda":
+        yield from _with_checkpointing(recipe, "training.offload_activations", True)
+    if "model.quantization" in known and recipe.adapter.kind != "full" and target.device_type == "cuda":
+        for value in ("fp8", "nf4"):
+            if recipe.model.quantization is None:
+                yield from _with_checkpointing(recipe, "model.quantization", value)
+    if "training.offload_blocks" in known and recipe.adapter.kind != "full" and target.device_type == "cuda":
+        yield from _with_checkpointing(recipe, "training.offload_blocks", True)
+    if settings.optimizer == "adamw" and target.device_type == "cuda":
+        yield option("training.optimizer", "adamw_8bit")
+    if bucket is not None:
+        yield from _smaller_clips(bucket)
+    if "adapter.kind" in known and target.device_type == "cuda" and target.shards == 1:
+        for processes in _SHARDS:
+            yield Change(f"FSDP2 over {processes} processes", processes=processes)
+
+
+def _with_checkpointing(recipe, name, value):
+    text = f"{name} = {str(value).lower() if isinstance(value, bool) else value}"
+    options = ((name, value),)
+    if not recipe.training.gradient_checkpointing:
+        text, options = f"{text} (with gradient_checkpointing)", (*options, ("training.gradient_checkpointing", True))
+    yield Change(text, options)
+
+
+def _smaller_clips(bucket):
+    for share in (0.75, 0.5):
+        height, width = (nearest_sides(int(share * side), 32)[0] for side in bucket.size)
+        yield _clips(replace(bucket, height=height, width=width))
+    frames = nearest_frames((bucket.frames + 1) // 2)[0]
+    if frames < bucket.frames:
+        yield _clips(replace(bucket, frames=frames))
+        height, width = (nearest_sides(side // 2, 32)[0] for side in bucket.size)
+        yield _clips(replace(bucket, frames=frames, height=height, width=width))
+
+
+def _clips(bucket):
+    return Change(f"clips of {bucket}", bucket=bucket)
+
+
+def _apply(change, state):
+    """(recipe, target, bucket) with a change; None where the recipe refuses it."""
+    recipe, target, bucket = state
+    content = recipe.as_dict()
+    for name, value in change.options:
+        table, _, leaf = name.rpartition(".")
+        content[table][leaf] = value
+    try:
+        recipe = type(recipe).model_validate(content)
+    except ValueError:  # pydantic's own is one
+        return None
+    if change.processes > 1:
+        target = replace(target, processes=change.processes, shards=change.processes)
+    return recipe, target, change.bucket or bucket
+
+
+def _planned(change, state, make_plan):
+    changed = _apply(change, state)
+    return None if changed is None else make_plan(*changed)

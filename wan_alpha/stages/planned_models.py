@@ -1,0 +1,140 @@
+"""Models without their weights, for a plan: of the files' sizes, or of a known model's where no files are there yet."""
+
+from pathlib import Path
+
+import torch
+
+from wan_alpha.errors import CheckpointError, ConfigError
+from wan_alpha.weights import rgba_vae as naming
+from wan_alpha.weights.registry import known_model, known_models
+from wan_alpha.weights.wan_layout import find_wan_files
+
+_TINY_FOLDER = "tiny_wan"  # as `wan-alpha demo` writes it
+
+
+def known_model_of(source, assumptions):
+    """The registry's model that a source names by its folder or id, or that the plan was told.
+
+    Raises:
+        ConfigError: neither names one.
+    """
+    if assumptions.model is not None:
+        return known_model(assumptions.model)
+    text = str(source)
+    found = [name for name in known_models() if name != "tiny" and name.lower() in text.lower()]
+    if found:
+        return known_model(max(found, key=len))
+    if _TINY_FOLDER in Path(text).parts:
+        return known_model("tiny")
+    names = ", ".join(known_models())
+    raise ConfigError(f"{source}: not there, and its name is none of a known model: give --model, one of {names}")
+
+
+def planned_dit(model, assumptions):
+    """(DiT of a recipe's TrainDiTModel on the meta device in float32, number of experts that the source holds).
+
+    Raises:
+        CheckpointError: not there, or no Wan DiT, and nothing may be assumed.
+        ConfigError: two experts and no choice between them, or a choice where there is one.
+    """
+    from wan_alpha.models.load import shape_dit, shape_known_dit
+
+    source = model.wan if model.dit is None else [str(model.dit)]
+    try:
+        files = find_wan_files(source)
+    except CheckpointError:
+        if not assumptions.are_allowed:
+            raise
+        known = known_model_of(model.dit or model.wan, assumptions)
+        check_expert(model, known.num_experts == 2)
+        if known.name == "tiny":
+            files = find_wan_files(_tiny_folder())
+        else:
+            assumptions.say(f"{source} is not there: the DiT has the sizes of {known.name} in the registry")
+            return shape_known_dit(known.dit), known.num_experts
+    check_expert(model, bool(files.dit_low_noise))
+    chosen = files.dit_low_noise if model.expert == "low_noise" and files.dit_low_noise else files.dit
+    return shape_dit(chosen), 2 if files.dit_low_noise else 1
+
+
+def check_expert(model, has_two):
+    """Raises:
+    ConfigError: experts to choose from and no choice, or the choice of both where there is one.
+    """
+    if has_two and model.expert is None:
+        raise ConfigError("model.wan holds two experts: say which is trained, model.expert")
+    if model.expert == "both" and not has_two:
+        raise ConfigError("model.expert = both: there is one DiT; name the folder of both experts")
+
+
+def planned_text_encoder(source, assumptions):
+    """The text encoder of a Wan model on the meta device, in float32.
+
+    Raises:
+        ConfigError, CheckpointError: as :func:`planned_dit`; a model without a text encoder.
+    """
+    from wan_alpha.models.load import shape_text_encoder
+
+    try:
+        files = find_wan_files(source)
+    except CheckpointError:
+        if not assumptions.are_allowed:
+            raise
+        known = known_model_of(source, assumptions)
+        if known.name != "tiny":
+            assumptions.say(f"{source} is not there: the text encoder is UMT5-XXL")
+            return shape_text_encoder(None)
+        files = find_wan_files(_tiny_folder())
+    if not files.text_encoder:
+        raise ConfigError(f"{source}: holds no text encoder, to encode captions")
+    return shape_text_encoder(files.text_encoder)
+
+
+def planned_vae(model, assumptions):
+    """The RGBA VAE of a recipe's model table on the meta device, what trains of it chosen.
+
+    Raises:
+        CheckpointError: a file that is not there, or is not what it should be, and nothing may be assumed.
+    """
+    from wan_alpha.models.rgba_vae import DEFAULT_LORA_RANK, RGBAlphaVAE
+
+    rank, width = getattr(model, "lora_rank", None), getattr(model, "merge_width", None)
+    for path in (model.rgba_weights, model.decoder_lora):
+        if path is None:
+            continue
+        if assumptions.are_allowed and not Path(path).exists():
+            assumptions.say(
+                f"{path} is not there: its LoRA has rank {DEFAULT_LORA_RANK} and its merge block full width"
+            )
+            continue
+        weights = naming.read_rgba_vae(path)
+        if weights.part("foreground"):
+            rank = naming.lora_rank(weights.part("foreground"), path)
+        if "conv1.weight" in weights.part("merge"):
+            width = weights.part("merge")["conv1.weight"].shape[0]
+    base = _base_vae(model.base_vae, assumptions)
+    with torch.device("meta"):
+        vae = RGBAlphaVAE(base, rank or DEFAULT_LORA_RANK, merge_width=width, init="random")
+    vae.chunk_size = getattr(model, "chunk_size", None)
+    return vae.set_trainable(getattr(model, "mode", "none"))
+
+
+def _base_vae(path, assumptions):
+    from wan_alpha.models.base_vae import VAE_KINDS, shape_base_vae, shape_known_vae
+
+    if Path(path).exists() or not assumptions.are_allowed:
+        return shape_base_vae(path)
+    if _TINY_FOLDER in Path(path).parts:
+        return shape_base_vae(_tiny_folder())
+    kind = next((one for one in VAE_KINDS if one.file == Path(path).name), None)
+    if kind is None:
+        components = known_model_of(path, assumptions).components
+        kind = next(one for one in VAE_KINDS if one.file == components["vae"])
+    assumptions.say(f"{path} is not there: it is the {kind.name} at its released widths")
+    return shape_known_vae(kind)
+
+
+def _tiny_folder():
+    from wan_alpha.models.tiny import tiny_wan_folder
+
+    return tiny_wan_folder()
