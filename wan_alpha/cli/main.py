@@ -37,6 +37,7 @@ COMMANDS = {
     "merge": (recipes.MergeRecipe, "wan_alpha.cli.adapters", "merge"),
     "evaluate": (recipes.EvaluateRecipe, "wan_alpha.evaluation.evaluate", "evaluate"),
     "report": (recipes.ReportRecipe, "wan_alpha.evaluation.report", "report"),
+    "perf": (recipes.PerfRecipe, "wan_alpha.cli.perf", "perf"),
     "ui": (recipes.UiRecipe, "wan_alpha.cli.ui.serve", "serve"),
 }
 # Other names of a command's options, and options that may be given by their place.
@@ -46,6 +47,7 @@ ALIASES = {
     "evaluate": {"output_dir": "--out"},
     "inspect": {"for_command": "--for", "print_json": "--json"},
     "plan": {"for_command": "--for", "print_json": "--json"},
+    "perf": {"print_json": "--json"},
     "presets": {"print_json": "--json"},
     "probe": {"print_json": "--json"},
     "report": {"output_dir": "--out"},
@@ -53,6 +55,7 @@ ALIASES = {
 }
 POSITIONALS = {
     "inspect": ("path",),
+    "perf": ("action", "before", "after"),
     "presets": ("name",),
     "probe": ("file",),
     "convert": ("source", "output"),

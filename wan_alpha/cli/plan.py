@@ -107,9 +107,11 @@ def make_result(recipe, command, planned):
 
     functions = {"train-vae": plan_vae, "cache": plan_cache, "train-dit": plan_dit}
 
+    steps = {}
+
     def make_plan(planned, target, bucket):
         given = None if recipe.bucket is None else parse_bucket(recipe.bucket)
-        assumed = Assumptions(True, bucket or given, recipe.num_samples, recipe.model)
+        assumed = Assumptions(True, bucket or given, recipe.num_samples, recipe.model, steps)
         return functions[command](planned, target, assumed)
 
     target = _target(recipe, planned, command)

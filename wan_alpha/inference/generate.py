@@ -16,6 +16,7 @@ import hashlib
 import json
 import re
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +30,9 @@ from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, read_manifest, w
 from wan_alpha.metrics.coverage import Coverage
 from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.model_options import check_model_options
+from wan_alpha.training.performance import measured, note_stage, recording
 from wan_alpha.training.progress import StageBars, StepProgress
+from wan_alpha.training.timing import memory_in_use
 from wan_alpha.weights.io import read_metadata
 from wan_alpha.weights.wan_layout import find_wan_files
 
@@ -90,6 +93,11 @@ def generate(recipe, progress=True):
         recipe.width // vae.spatial_stride,
     )
     ellipse = None if recipe.mask is None else read_placement(recipe.mask, grid)
+    with recording("generate", recipe.output_dir):
+        return _generate(recipe, prompts, vae, grid, ellipse, device, dtype, progress)
+
+
+def _generate(recipe, prompts, vae, grid, ellipse, device, dtype, progress):
     contexts, negative = _encode(recipe, prompts, device, dtype, progress)
     latents = _sample(recipe, contexts, negative, (1, vae.latent_channels, *grid), ellipse, device, dtype, progress)
     return _decode(recipe, prompts, latents, device, dtype, progress)
@@ -165,11 +173,14 @@ def _encode(recipe, prompts, device, dtype, progress):
     for path, placeholders in learned:
         check_placeholder_width(placeholders, width, path)
     parts = ("text_encoder", "tokenizer")
-    with StageBars("tensors", progress) as bars:
+    with measured("load: text encoder", device=device), StageBars("tensors", progress) as bars:
         pipe = load_wan(recipe.model.wan, components=parts, device=device, dtype=dtype, callback=bars)
     for path, placeholders in learned:
         add_placeholders(pipe, placeholders, path)
-    contexts = [encode_prompts(pipe, [prompt]).cpu() for prompt in prompts]
+    contexts = []
+    for prompt in prompts:
+        with measured("encode", 1, "captions", device):
+            contexts.append(encode_prompts(pipe, [prompt]).cpu())
     negative = None if recipe.guidance == 1 else encode_prompts(pipe, [recipe.negative_prompt]).cpu()
     del pipe
     _free_memory(device)
@@ -182,7 +193,7 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
     from wan_alpha.models.wan import load_wan
 
     model = recipe.model
-    with StageBars("tensors", progress) as bars:
+    with measured("load: DiT", device=device), StageBars("tensors", progress) as bars:
         pipe = load_wan(model.wan, components=("dit",), device=device, dtype=dtype, callback=bars)
     for dit in filter(None, (pipe.dit, pipe.dit2)):
         if dit.in_dim != shape[1]:
@@ -200,12 +211,13 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
     latents = []
     with StepProgress("sampling", recipe.num_steps * len(contexts), enabled=progress, unit="steps") as bar:
         for index, context in enumerate(contexts):
-            sampled = sample_latents(
-                pipe.dit, context, shape, num_steps=recipe.num_steps, shift=recipe.shift, guidance=recipe.guidance,
-                negative_context=negative, solver=recipe.solver, seed=recipe.seed + index, ellipse=ellipse,
-                noise_shift=recipe.noise_shift, dit_low_noise=pipe.dit2, boundary=pipe.boundary,
-                callback=lambda done, total, before=index: bar.update(before * total + done),
-            )  # fmt: skip
+            with measured("sample", recipe.num_steps, "steps", device):
+                sampled = sample_latents(
+                    pipe.dit, context, shape, num_steps=recipe.num_steps, shift=recipe.shift, guidance=recipe.guidance,
+                    negative_context=negative, solver=recipe.solver, seed=recipe.seed + index, ellipse=ellipse,
+                    noise_shift=recipe.noise_shift, dit_low_noise=pipe.dit2, boundary=pipe.boundary,
+                    callback=lambda done, total, before=index: bar.update(before * total + done),
+                )  # fmt: skip
             latents.append(sampled.cpu())
     del pipe, dit
     _free_memory(device)
@@ -218,7 +230,8 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
     from wan_alpha.models.tiling import Tiling
 
     model = recipe.model
-    vae = RGBAlphaVAE.from_pretrained(model.base_vae, model.rgba_weights, model.decoder_lora, dtype, device)
+    with measured("load: RGBA VAE", device=device):
+        vae = RGBAlphaVAE.from_pretrained(model.base_vae, model.rgba_weights, model.decoder_lora, dtype, device)
     if recipe.tiled:
         vae.tiling = Tiling(stride=vae.spatial_stride)
     with StageBars("bytes", progress) as bars:
@@ -231,20 +244,37 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
         for index, (prompt, sampled) in enumerate(zip(prompts, latents, strict=True)):
             folder = clip_folder(recipe.output_dir, index, prompt)
             folder.mkdir(parents=True, exist_ok=True)
+            begin, decoding = time.perf_counter(), []
             chunks = vae.iterate_decode(sampled.to(device), recipe.chunk_size or sampled.shape[2])
             before = index * recipe.num_frames
             record = _record(recipe, prompt, recipe.seed + index, models)
             written = write_clip(
-                chunks, folder, recipe.fps, recipe.formats, premultiplied=recipe.premultiplied,
-                background=recipe.background, num_frames=recipe.num_frames, record=record,
-                callback=lambda done, before=before: bar.update(before + done),
+                _timed(chunks, device, decoding), folder, recipe.fps, recipe.formats,
+                premultiplied=recipe.premultiplied, background=recipe.background, num_frames=recipe.num_frames,
+                record=record, callback=lambda done, before=before: bar.update(before + done),
             )  # fmt: skip
+            exporting = time.perf_counter() - begin - sum(decoding)
+            note_stage("export", exporting, recipe.num_frames, "frames", memory_in_use(device))
             clip = GeneratedClip(prompt, recipe.seed + index, folder, written.coverage, written.outputs)
             _write_manifests(clip, record)
             _write_settings(clip, record, written)
             clips.append(clip)
             bar.say(_summary(clip))
     return clips
+
+
+def _timed(chunks, device, seconds):
+    """The same chunks; what it takes to decode each is noted, and appended to ``seconds``."""
+    while True:
+        begin = time.perf_counter()
+        chunk = next(chunks, None)
+        if chunk is None:
+            return
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+        note_stage("decode", seconds[-1], chunk[0].shape[2], "frames", memory_in_use(device))
+        yield chunk
 
 
 def _record(recipe, prompt, seed, models):

@@ -32,6 +32,7 @@ from wan_alpha.stages.dry_run import foresee_cache
 from wan_alpha.training.device import autocast
 from wan_alpha.training.meeting import Meeting
 from wan_alpha.training.model_options import check_model_options
+from wan_alpha.training.performance import measured, recording
 from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.weights.wan_layout import find_wan_files, vae_file
 
@@ -95,7 +96,10 @@ def build_cache(recipe, rank=None, world_size=None) -> CacheReport:
         return foresee_cache(recipe)
     if rank is None or world_size is None:
         rank, world_size = process_shard()
-    with Meeting(Path(recipe.output_dir) / MEETING_FOLDER, rank, world_size) as meeting:
+    with (
+        recording("cache", recipe.output_dir, rank == 0),
+        Meeting(Path(recipe.output_dir) / MEETING_FOLDER, rank, world_size) as meeting,
+    ):
         return _build(recipe, rank, world_size, meeting)
 
 
@@ -111,7 +115,8 @@ def _build(recipe, rank, world_size, meeting):
     if is_first:
         print(clips.summary)
     device, dtype = _device_and_dtype(recipe)
-    vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)
+    with measured("load: RGBA VAE"):
+        vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)
     fingerprint = vae.fingerprint()
     if not is_first:
         meeting.wait_for("hashes", [0])  # the first process reads the large files, the others its list of hashes
@@ -230,7 +235,7 @@ def encode_contexts(model, prompts, device, dtype, show=True) -> tuple[dict[str,
     """
     from wan_alpha.models.wan import encode_prompts, load_wan
 
-    with StageBars("tensors", show) as bars:
+    with measured("load: text encoder", device=device), StageBars("tensors", show) as bars:
         pipe = load_wan(
             model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype, callback=bars
         )  # fmt: skip
@@ -238,7 +243,9 @@ def encode_contexts(model, prompts, device, dtype, show=True) -> tuple[dict[str,
     with StepProgress("captions", len(prompts), enabled=show, unit="captions") as progress:
         for start in range(0, len(prompts), PROMPT_BATCH):
             batch = prompts[start : start + PROMPT_BATCH]
-            for prompt, context in zip(batch, encode_prompts(pipe, batch).cpu(), strict=True):
+            with measured("encode: captions", len(batch), "captions", device):
+                encoded = encode_prompts(pipe, batch).cpu()
+            for prompt, context in zip(batch, encoded, strict=True):
                 _check_finite(context, f"the text encoder, caption {prompt!r}")
                 used = context.abs().sum(dim=1).nonzero()
                 contexts[prompt] = context[: int(used.max()) + 1 if len(used) else 1].clone()
@@ -267,7 +274,7 @@ def encode_items(recipe, vae, items, contexts, show=True) -> None:
             except DataError as error:
                 raise DataError(f"row {item.row.index} ({item.row.foreground.name}): {error}") from error
             alpha = sample["alpha"][None]
-            with autocast(device, recipe.precision):
+            with measured("encode: clips", 1, "clips", device), autocast(device, recipe.precision):
                 raw_latents = vae.encode_raw(sample["hard"][None].to(device), alpha.to(device))
             latents = vae.normalise(raw_latents.float())[0].cpu()
             _check_finite(latents, f"the VAE, row {item.row.index} ({item.row.foreground.name})")

@@ -68,7 +68,7 @@ def advise(recipe, target, bucket, make_plan):
         if fits:
             continue
         tried = _apply(change, state)
-        plan = None if tried is None else make_plan(*tried)
+        plan = alone if not combined else None if tried is None else make_plan(*tried)
         if plan is not None and plan.peak < _LESS * peak:
             state, peak, fits = tried, plan.peak, plan.fits()
             combined.append(change.text)

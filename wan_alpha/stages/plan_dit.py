@@ -1,5 +1,6 @@
 """What training the diffusion model will take."""
 
+import json
 import math
 
 import torch
@@ -58,8 +59,20 @@ def memory_of_steps(dit, recipe, target, assumptions, shape, context_length):
         )
         return (velocity.float() - latents).square().mean()
 
+    made = assumptions.steps.setdefault(_step_key(recipe, target, shape, context_length), {})
     return step_memory(
-        module, make_loss, settings, dtype, target.device_type, dit.blocks, layout_of(recipe, target)
+        module, make_loss, settings, dtype, target.device_type, dit.blocks,
+        layout_of(recipe, target), made,
+    )  # fmt: skip
+
+
+def _step_key(recipe, target, shape, context_length):
+    """All that the tensors of a step depend on, as opposed to where they are kept."""
+    settings = recipe.training
+    return json.dumps(
+        [str(recipe.model.wan), str(recipe.model.dit), recipe.model.expert, recipe.adapter.model_dump(),
+         recipe.textual_inversion.model_dump(), settings.batch_size, settings.gradient_accumulation > 1,
+         settings.gradient_checkpointing, settings.precision, target.device_type, shape, context_length]
     )  # fmt: skip
 
 

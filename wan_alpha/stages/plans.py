@@ -48,11 +48,14 @@ class Assumptions:
         bucket: size of the clips where no cache says it; num_samples: of an epoch where no dataset does.
         model: name in the registry, where the recipe's own path names none.
 
+        steps: made for earlier plans with the same, which later ones may take; None for a plan by itself.
+
     Attributes:
         said: one sentence each.
     """
 
-    def __init__(self, are_allowed=False, bucket=None, num_samples=None, model=None):
+    def __init__(self, are_allowed=False, bucket=None, num_samples=None, model=None, steps=None):
+        self.steps = {} if steps is None else steps
         self.are_allowed, self.bucket, self.num_samples, self.model = are_allowed, bucket, num_samples, model
         self.said = []
 

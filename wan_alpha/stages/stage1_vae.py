@@ -13,12 +13,15 @@ from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.losses.reconstruction import TEMPORAL_TERMS, TERMS, RGBAReconstructionLoss
 from wan_alpha.metrics.reconstruction import ReconstructionMeter
-from wan_alpha.models.devices import announce, choose_compute
+from wan_alpha.models.devices import announce, choose_compute, is_first_process
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.dry_run import foresee_vae
+from wan_alpha.stages.memory_check import check_memory, vae_estimate
+from wan_alpha.stages.plan_vae import plan_vae
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
+from wan_alpha.training.performance import measured, recording
 from wan_alpha.training.progress import StepProgress
 
 WEIGHTS_FILE = "rgba_vae.safetensors"
@@ -188,6 +191,12 @@ def train_vae(recipe):
     if recipe.dry_run:
         return foresee_vae(recipe)
     announce(choose_compute(recipe.training.device, recipe.training.precision))
+    check_memory(recipe, plan_vae, recipe.training.device, vae_estimate(recipe))
+    with recording("train-vae", recipe.output_dir, is_first_process()):
+        return _train(recipe)
+
+
+def _train(recipe):
     clips = training_clips(recipe.data, recipe.seed)
     held_out = held_out_clips(recipe.data) if recipe.data.validation_metadata is not None else []
     # The first held-out clips; without any, the first of those that are trained on.
@@ -196,7 +205,8 @@ def train_vae(recipe):
         source = recipe.data.sources[0]
         own = {"base_path": source.base_path, "validation_metadata": source.manifest, "validation_clips": NUM_PREVIEWS}
         shown = held_out_clips(recipe.data.model_copy(update=own))
-    module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
+    with measured("load"):
+        module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
 
     metadata = module.vae.metadata(recipe.as_dict())
 

@@ -33,12 +33,15 @@ from wan_alpha.stages.flow_objective import (
     velocity_loss,
 )
 from wan_alpha.stages.low_memory import check_low_memory, save_memory
+from wan_alpha.stages.memory_check import check_memory, dit_estimate
 from wan_alpha.stages.placeholders import CaptionEncoder, check_captions_name
+from wan_alpha.stages.plan_dit import plan_dit
 from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.model_options import check_model_options
 from wan_alpha.training.optimizers import check_optimizer
+from wan_alpha.training.performance import measured, recording
 from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
 
@@ -236,14 +239,20 @@ def train_dit(recipe):
     check_model_options(recipe, None if recipe.model.dit is None else [str(recipe.model.dit)])
     if recipe.dry_run:
         return foresee_dit(recipe)
+    with recording("train-dit", recipe.output_dir, is_first_process()):
+        return _train(recipe)
+
+
+def _train(recipe):
     cache = open_fresh_cache(recipe.cache)
     validation = None
     if recipe.validation_cache is not None:
         validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
         check_same_encoders(cache, validation.cache)
+    check_memory(recipe, plan_dit, recipe.training.device, dit_estimate(recipe, cache))
     compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
-    with StageBars("tensors", enabled=is_first_process()) as bars:
+    with measured("load"), StageBars("tensors", enabled=is_first_process()) as bars:
         pipe = load_trained_dits(recipe.model, compute.dtype, callback=bars)
     check_fits_dit(cache, pipe.dit)
     captions, placeholder = None, recipe.textual_inversion.placeholder

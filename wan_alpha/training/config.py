@@ -158,6 +158,9 @@ class TrainingSettings(Section):
     log_every: int = Field(1, ge=1, description="optimizer steps between lines of metrics.jsonl")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
     device: Device = Field("auto", description="where to train")
+    ignore_memory_plan: bool = Field(
+        False, description="start although the predicted peak is above the device's memory"
+    )
     num_workers: int = Field(
         0, ge=0, description="processes that load clips ahead; 0 = the training itself loads each when its turn comes"
     )

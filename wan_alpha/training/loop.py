@@ -18,6 +18,7 @@ from wan_alpha.training.guards import count_update, loss_spike
 from wan_alpha.training.loading import load_batches
 from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.order import SampleOrder, micro_batches
+from wan_alpha.training.performance import measured
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
     MetricsLog,
@@ -234,9 +235,10 @@ class _Run:
         self._export()
 
     def _export(self):
-        self.state.exported = on_main(
-            self.accelerator, self.trainee.export, self.hooks.export, self.output_dir, by_all=self.trainee.in_shards
-        )
+        with measured("export", device=self.accelerator.device):
+            self.state.exported = on_main(
+                self.accelerator, self.trainee.export, self.hooks.export, self.output_dir, by_all=self.trainee.in_shards
+            )
 
     def _train(self, resumed_from):
         if self.is_main:

@@ -3,9 +3,10 @@
 from contextlib import ExitStack
 
 from wan_alpha.training.environment import describe_accelerator
+from wan_alpha.training.performance import note_stage
 from wan_alpha.training.previews import Previews
 from wan_alpha.training.run_folder import MetricsLog, flatten
-from wan_alpha.training.timing import Timings, memory_in_use
+from wan_alpha.training.timing import PARTS, Timings, memory_in_use
 from wan_alpha.training.trackers import Trackers
 
 
@@ -54,6 +55,11 @@ class RunView:
         if not self._is_main:
             return
         memory = memory_in_use(self._accelerator.device)
+        settings = self._settings
+        samples = settings.batch_size * settings.gradient_accumulation * self._accelerator.num_processes
+        note_stage("step", timing["seconds"], samples, "samples", memory)
+        for part in PARTS:
+            note_stage(f"step: {part}", timing[part], samples, "samples", memory)
         factor = self._timings.note(step, timing, memory)
         self._times = f"data {self._timings.data_share():.0%} mem {memory / 2**30:.1f} GiB"
         if factor is not None:

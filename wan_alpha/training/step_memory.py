@@ -127,7 +127,7 @@ class Layout:
     blocks_on_host: bool = False
 
 
-def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=None, layout=Layout()):
+def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=None, layout=Layout(), made=None):
     """Make a step of ``module`` without content.
 
     Args:
@@ -137,6 +137,8 @@ def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=No
         device_type: whose rules of autocast hold.
         blocks: the ``nn.ModuleList`` in module of equal blocks that pass one tensor on, or None.
         layout: of the weights over processes.
+        made: a dict that keeps the step that was made, for the next call with one that differs in layout, optimizer or
+            average alone.
 
     Returns:
         a :class:`StepMemory`.
@@ -146,15 +148,18 @@ def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=No
     has_middle = blocks is not None and len(blocks) >= _SIMULATED_BLOCKS
     block = _Sizes.of(blocks[1], settings) if has_middle else _Sizes()
     outside = whole.less(block.times(layout.copies * len(blocks))) if has_middle else _Sizes()
+    linears = _linear_sizes(blocks[0]) if has_middle else []  # of a block; its weights are of one type
     left_out = len(blocks) - _SIMULATED_BLOCKS if has_middle else 0
     if left_out:
         del blocks[1 : 1 + left_out]
-    simulated, record, kept = _make_step(module, make_loss, accumulates, dtype, device_type, blocks)
+    made = {} if made is None else made
+    if not made:
+        made["step"] = _make_step(module, make_loss, accumulates, dtype, device_type, blocks)
+    simulated, record, kept = made["step"]
 
     of_block = record.passed[1] - record.passed[0] if has_middle and not layout.keeps_on_host else 0
     casts = record.casts[1] if has_middle else 0
     gradients = whole.trained  # float32 as the weights
-    linears = _linear_sizes(blocks[0]) if has_middle else []  # of a block; its weights are of one type
     whole, at_work = _as_kept(whole, linears, layout, (left_out + _SIMULATED_BLOCKS) * layout.copies)
     share = 1 / layout.shards
     resident = share * (whole.frozen + whole.trained + whole.state + whole.average)
@@ -223,7 +228,7 @@ def _make_step(module, make_loss, accumulates, dtype, device_type, blocks):
             backward_under_rules(loss)
         del loss
         record.end_span(has_kept=False, has_gradients=True)
-    return before, record, kept
+    return before, replace(record, live=None, parameters=[]), kept
 
 
 def pass_memory(module, run, dtype, device_type="cpu"):

@@ -20,7 +20,7 @@ from wan_alpha.training.recipes.files import InspectRecipe
 from wan_alpha.training.recipes.generate import GenerateModel, GenerateRecipe
 from wan_alpha.training.recipes.judging import EvaluateRecipe, ReportRecipe, UiRecipe
 from wan_alpha.training.recipes.media import ConvertRecipe, DoctorRecipe, PrepareRecipe, ProbeRecipe
-from wan_alpha.training.recipes.overview import PresetsRecipe
+from wan_alpha.training.recipes.overview import PerfRecipe, PresetsRecipe
 from wan_alpha.training.recipes.planning import PlanRecipe
 from wan_alpha.training.recipes.shared import (
     Background,
@@ -58,6 +58,7 @@ __all__ = [
     "LossSettings",
     "MergeRecipe",
     "ObjectiveSettings",
+    "PerfRecipe",
     "PlanRecipe",
     "PrepareRecipe",
     "PresetsRecipe",

@@ -20,7 +20,8 @@ RESUME_TRAINING = frozenset(
     for name in (
         "max_steps", "num_epochs", "checkpoint_every", "keep_checkpoints", "keep_every", "keep_best", "best_is",
         "background_saving", "max_skipped_updates", "loss_spike", "ema_on_cpu", "validate_every", "log_every", "device",
-        "num_workers", "prefetch", "worker_start", "preview_every", "trackers", "gradient_checkpointing",
+        "ignore_memory_plan", "num_workers", "prefetch", "worker_start", "preview_every", "trackers",
+        "gradient_checkpointing",
         "batch_size", "gradient_accumulation",  # with the number of processes: the loop asks for steps of the same size
     )
 )  # fmt: skip

@@ -1,0 +1,170 @@
+"""``wan-alpha plan``: what is assumed, when it fits, what to change; the presets keep to the memory they name."""
+
+import json
+import re
+
+import pytest
+from test_dry_run import cache_folder, given  # noqa: F401 (fixtures)
+
+from wan_alpha.cli.main import main
+from wan_alpha.cli.plan import make_result, read_planned_recipe
+from wan_alpha.data.buckets import Bucket
+from wan_alpha.errors import ConfigError
+from wan_alpha.stages import memory_check
+from wan_alpha.stages.memory_check import check_memory
+from wan_alpha.stages.plan_changes import Advice, advise
+from wan_alpha.stages.plan_dit import plan_dit
+from wan_alpha.stages.plans import HEADROOM, Assumptions, Plan, Target
+from wan_alpha.stages.stage2_dit import train_dit
+from wan_alpha.training.config import preset_file
+from wan_alpha.training.foresight import GIB
+from wan_alpha.training.recipes import PlanRecipe
+
+# Preset -> (GiB, processes that the weights are in parts over): what its name or its head says.
+PRESETS = {
+    "stage1_mac": (64, 1), "stage1_rgba_vae_24gb": (24, 1), "stage1_rgba_vae_80gb": (80, 1),
+    "stage2_dora_1_3b_24gb": (24, 1), "stage2_dora_14b_80gb": (80, 1), "stage2_dora_a14b_high_80gb": (80, 1),
+    "stage2_dora_a14b_low_80gb": (80, 1), "stage2_full_1_3b_80gb": (80, 1), "stage2_lora_1_3b_16gb": (16, 1),
+    "stage2_lora_1_3b_8gb": (8, 1), "stage2_ti2v_5b_4gpus": (80, 4),
+}  # fmt: skip
+
+
+def planned(config, **options):
+    recipe = PlanRecipe(config=config, **options)
+    return make_result(recipe, *read_planned_recipe(config, recipe.for_command, recipe.overrides))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_keep_to_the_memory_in_their_names(name):
+    memory, processes = PRESETS[name]
+    own = {"processes": processes, "sharded": True} if processes > 1 else {}
+    if name == "stage1_mac":
+        own["device"] = "mps"
+    result = planned(name, device_memory_gib=memory, **own)
+    assert result.passed and result.plan.peak <= (1 - HEADROOM) * memory * GIB
+    head = " ".join(line.lstrip("# ") for line in preset_file(name).read_text().splitlines() if line.startswith("#"))
+    said = float(re.search(r": ([\d.]+) GiB", head)[1])
+    assert said == pytest.approx(result.plan.peak / GIB, rel=0.02) and "not measured on" in head
+    assert re.search(r"_(\d+)gb$", name) is None or int(re.search(r"_(\d+)gb$", name)[1]) == memory
+
+
+def test_a_plan_says_what_it_assumed_and_how_long_it_takes(capsys):
+    assert main(["plan", "--config", "tiny_stage2", "--device", "cpu", "--seconds_per_step", "9", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["command"] == "train-dit" and found["num_steps"] == 800 and found["hours"] == 2.0
+    assert found["tokens_per_step"] == 8 * 48 and any("data/tiny_cache is not there" in one for one in found["assumed"])
+    assert found["memory"]["in all"] == found["peak"] == sum(list(found["memory"].values())[:-1])
+
+
+def test_a_plan_prints_the_figures_of_the_dry_run(
+    given,  # noqa: F811
+    tmp_path,
+    capsys,
+):
+    for command in ("train-vae", "train-dit", "cache"):
+        options = {"output_dir": tmp_path / "out", **given[command]}
+        (tmp_path / "recipe.toml").write_text("")
+        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        assert main([command, *arguments, "--dry-run"]) == 0
+        dry = capsys.readouterr().out
+        assert main(["plan", "--config", str(tmp_path / "recipe.toml"), "--for", command, *arguments]) == 0
+        printed = capsys.readouterr().out
+        for title in ("data", "steps", "memory of a process", "disk"):
+            if command == "cache" and title == "steps":
+                continue
+            table = re.search(rf"^{title}:\n(?:  .*\n)+", dry, re.MULTILINE)[0]
+            assert table in printed
+        assert "assumed:" not in printed
+
+
+def stub_plan(factors, memory=100.0):
+    """(recipe, target, bucket) -> Plan whose peak is the product of the factors of what was changed."""
+
+    def make_plan(recipe, target, bucket):
+        peak = 100.0 if bucket is None else 100.0 * factors.get("clips", 1)
+        peak *= factors["checkpointing"] if recipe.training.gradient_checkpointing else 1
+        peak *= factors.get("batch", 1) if recipe.training.batch_size == 1 else 1
+        peak *= factors.get(target.shards, 1)
+        return Plan("train-dit", Target("cuda", "a card", memory, 1, target.shards), {}, {"in all": peak}, {})
+
+    return make_plan
+
+
+def advice(factors, memory):
+    _, recipe = read_planned_recipe("tiny_stage2")
+    make_plan = stub_plan(factors, memory)
+    return advise(recipe, make_plan(recipe, Target("cuda", "", None), None).target, Bucket(17, 64, 64), make_plan)
+
+
+def test_changes_that_lower_the_peak_are_told_and_the_first_that_fit_together():
+    checkpointing, batch = "training.gradient_checkpointing = true", "training.batch_size = 1 with"
+    found = advice({"checkpointing": 0.5, "batch": 0.5, "clips": 2.0, 4: 0.9}, memory=30)
+    assert found.combined[0] == checkpointing and found.combined[1].startswith(batch) and len(found.combined) == 2
+    assert found.peak == 25 and [peak for _, peak in found.single] == [50, 50, 90]
+    assert advice({"checkpointing": 0.5, "batch": 0.5}, memory=60).combined == [checkpointing]
+    hopeless = advice({"checkpointing": 0.9}, memory=10)
+    assert hopeless.combined == [] and "do not make it fit" in hopeless.lines()[-1]
+
+
+def test_what_a_change_brings_is_what_a_plan_with_it_says(capsys):
+    arguments = ["--config", "tiny_stage2", "--device", "cuda", "--device_memory_gib", "0.015", "--adapter.kind", "lora",
+                 "--training.batch_size", "1", "--json"]  # fmt: skip
+    assert main(["plan", *arguments]) == 1
+    found = json.loads(capsys.readouterr().out)
+    told = {one["change"]: one["peak"] for one in found["changes"]}
+    assert all(peak < found["peak"] for peak in told.values()) and found["together"]
+    main(["plan", *arguments, "--training.gradient_checkpointing", "true"])
+    assert json.loads(capsys.readouterr().out)["peak"] == told["training.gradient_checkpointing = true"]
+
+
+def test_an_earlier_runs_steps_are_taken(tmp_path):
+    rows = [{"step": n, "seconds": seconds, "place": "none x 1"} for n, seconds in enumerate([3, 1, 2])]
+    (tmp_path / "timings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = planned("tiny_stage2", measured=tmp_path)
+    assert result.seconds_per_step == 2 and "3 steps" in result.source and result.hours == pytest.approx(1600 / 3600)
+    with pytest.raises(ConfigError, match=r"there is no timings.jsonl"):
+        planned("tiny_stage2", measured=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"config": "generate_1_3b"}, "is none of train-vae, cache, train-dit by its options; say which with --for"),
+        ({"config": "tiny_stage2", "for_command": "generate"}, "there are plans of train-vae, cache, train-dit"),
+        ({"config": "tiny_stage2", "overrides": {"training.rank": 3}}, "training.rank: no such option"),
+        ({"config": "tiny_stage2", "overrides": {"model.wan": "mine"}}, "give --model, one of"),
+        ({"config": "stage2_dora_14b_80gb", "bucket": "81x480x848", "overrides": {"model.wan": "Wan2.2-TI2V-5B"}},
+         "multiples of 32"),
+        ({"config": "tiny_stage2", "overrides": {"model.expert": "both"}}, "there is one DiT"),
+        ({"config": "stage2_dora_a14b_low_80gb", "overrides": {"model.expert": "none"}}, "two experts"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_planned_is_refused(options, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        planned(**options)
+
+
+def test_a_run_that_its_device_cannot_hold_is_refused_before_anything_is_loaded(
+    given,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    options = {**given["train-dit"], "output_dir": tmp_path, "model.wan": str(given["train-dit"]["model.wan"])}
+    _, recipe = read_planned_recipe(_empty(tmp_path), "train-dit", options)
+    small = Target("cpu", "a small machine", 300_000)
+    monkeypatch.setattr(memory_check, "target_of_run", lambda device: small)
+    monkeypatch.setattr("wan_alpha.stages.stage2_dit.load_trained_dits", None)  # would be called to load
+    told = Advice([("training.gradient_checkpointing = true", 1.0)], [], None)
+    monkeypatch.setattr(memory_check, "advise", lambda *given: told)
+    peak = plan_dit(recipe, small, Assumptions()).peak
+    assert peak > small.memory
+    with pytest.raises(ConfigError, match=r"does not fit(.|\n)*gradient_checkpointing = true(.|\n)*ignore_memory_plan"):
+        train_dit(recipe)
+    assert not (tmp_path / "checkpoints").exists()
+    training = recipe.training.model_copy(update={"ignore_memory_plan": True})
+    check_memory(recipe.model_copy(update={"training": training}), plan_dit, "cpu", 10**15)
+
+
+def _empty(folder):
+    (folder / "empty.toml").write_text("")
+    return folder / "empty.toml"

@@ -1,0 +1,156 @@
+"""``performance.json``: how long the stages of a command took, what memory they had, what they got through.
+
+A command opens a record; what it calls times its stage with :func:`measured`, which does nothing where none is open.
+"""
+
+import json
+import statistics
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from wan_alpha.errors import DataError
+from wan_alpha.training.environment import describe_environment
+from wan_alpha.training.run_folder import replace_file
+from wan_alpha.training.timing import memory_in_use
+
+PERFORMANCE_FILE = "performance.json"
+FORMAT = 1
+HARDWARE = ("system", "processor cores", "torch threads", "accelerator", "torch")
+MAX_SAMPLES = 2000  # newest ones kept of a stage
+_MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+_OPEN = ContextVar("performance_record", default=None)
+
+
+@dataclass
+class Stage:
+    """Of a stage: seconds of each time that it ran, what it got through in all, its most memory in bytes.
+
+    Attributes:
+        first: seconds of the first time, which pays for what is prepared once; seconds: of the others, or of that one.
+    """
+
+    unit: str = ""
+    count: int = 0
+    total: float = 0.0
+    memory: int = 0
+    first: float | None = None
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, seconds, count, memory):
+        self.count, self.total, self.memory = self.count + count, self.total + seconds, max(self.memory, memory)
+        if self.first is None:
+            self.first = seconds
+        else:
+            self.seconds = [*self.seconds[1 - MAX_SAMPLES :], seconds]
+
+    def as_dict(self):
+        """As JSON values; the median and its deviation as :func:`spread` has them."""
+        samples = self.seconds or [self.first]
+        median, deviation = spread(samples)
+        return {
+            "times": len(self.seconds) + 1, "median_seconds": round(median, 6), "deviation": round(deviation, 6),
+            "samples": len(samples), "first_seconds": round(self.first, 6), "total_seconds": round(self.total, 6),
+            "memory_bytes": self.memory, "count": self.count, "unit": self.unit,
+            "per_second": round(self.count / self.total, 6) if self.total > 0 else None,
+        }  # fmt: skip
+
+
+def spread(samples):
+    """(median, standard deviation of a single sample by the median deviation, 0.0 for one alone)."""
+    median = statistics.median(samples)
+    return median, _MAD_TO_DEVIATION * statistics.median(abs(value - median) for value in samples)
+
+
+class PerformanceRecord:
+    """The stages of one command so far.
+
+    Args:
+        command: its name; output_dir: gets the file; device: a torch.device, or None where it is not chosen yet.
+    """
+
+    def __init__(self, command, output_dir, device=None):
+        self.command, self.path, self.device = command, Path(output_dir) / PERFORMANCE_FILE, device
+        self.stages = {}
+
+    def add(self, stage, seconds, count=1, unit="times", memory=0):
+        """Take one time of a stage in; count: of units that it got through; memory: bytes."""
+        self.stages.setdefault(stage, Stage(unit)).add(seconds, count, memory)
+
+    def write(self):
+        """Write what there is, whole or not at all."""
+        environment = describe_environment()
+        content = {
+            "format": FORMAT, "command": self.command,
+            "hardware": {name: environment[name] for name in HARDWARE},
+            "stages": {name: stage.as_dict() for name, stage in self.stages.items()},
+        }  # fmt: skip
+        replace_file(self.path, json.dumps(content, indent=1) + "\n")
+
+
+@contextmanager
+def recording(command, output_dir, is_main=True):
+    """Open a record for a command's time; it is written at the end, however that comes, if anything was measured.
+
+    Args:
+        is_main: False in processes that shall not write.
+    """
+    record = PerformanceRecord(command, output_dir)
+    token = _OPEN.set(record)
+    try:
+        yield record
+    finally:
+        _OPEN.reset(token)
+        if is_main and record.stages and record.path.parent.is_dir():
+            record.write()
+
+
+@contextmanager
+def measured(stage, count=1, unit="times", device=None):
+    """Within, time is that of a stage of the open record.
+
+    Args:
+        count: units that it gets through; device: to be waited for, and whose peak counts; None for the CPU's.
+    """
+    record = _OPEN.get()
+    if record is None:
+        yield
+        return
+    on_cuda = device is not None and device.type == "cuda"
+    if on_cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    begin = time.perf_counter()
+    yield
+    if on_cuda:
+        torch.cuda.synchronize(device)
+    record.add(stage, time.perf_counter() - begin, count, unit, memory_in_use(device or torch.device("cpu")))
+
+
+def note_stage(stage, seconds, count=1, unit="times", memory=0):
+    """As :func:`measured`, for a time that was taken already."""
+    if (record := _OPEN.get()) is not None:
+        record.add(stage, seconds, count, unit, memory)
+
+
+def read_performance(path):
+    """The content of a ``performance.json``, or of the one in a run's folder.
+
+    Raises:
+        DataError: none there, or not one of these.
+    """
+    path = Path(path)
+    path = path / PERFORMANCE_FILE if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: there is no performance record ({error.strerror})") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a performance record ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("stages"), dict):
+        raise DataError(f"{path}: expected a performance record of format {FORMAT}, found another file")
+    return content
