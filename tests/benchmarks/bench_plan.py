@@ -2,13 +2,14 @@
 
 python tests/benchmarks/bench_plan.py            (minutes and 5 GiB on a CPU; on CUDA add --device cuda)
 
-Each run trains two steps in a process of its own. On CUDA the peak is torch.cuda.max_memory_allocated; on a CPU it is the
-process's largest resident memory less what it was before the model: an allocator's unused pages and the scratch memory of
-oneDNN's kernels are in that too.
+Each run trains two steps in a process of its own. On CUDA the peak is torch.cuda.max_memory_allocated; on a CPU it is
+the process's largest resident memory less what it was before the model: an allocator's unused pages and the scratch
+memory of oneDNN's kernels are in that too.
 """
 
 import argparse
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
@@ -21,7 +22,7 @@ DIT_1_3B = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "in_dim": 16, "out_di
 
 @dataclass(frozen=True)
 class Case:
-    """A run: the command's name, what it is called, and the recipe's options; sizes of the DiT, shape of its latents."""
+    """A run: the command, a name, the recipe's options; of a DiT its sizes and the shape of its latents."""
 
     command: str
     name: str
@@ -30,7 +31,7 @@ class Case:
     shape: tuple = ()
 
 
-def real_width_cases(num_blocks=4, shape=(16, 5, 36, 36), clip=(9, 64, 64)):
+def real_width_cases(num_blocks=4, shape=(16, 5, 36, 36), clip=(5, 64, 64)):
     """DiTs of the 1.3B's width with few blocks, and the full-width RGBA VAE on small clips."""
     sizes = {**DIT_1_3B, "num_layers": num_blocks}
     frames, height, width = clip
@@ -71,6 +72,8 @@ def predict(case, device):
 
 def measure(case, device):
     """GiB of the peak of two steps of training, in this process."""
+    import diffsynth.pipelines.wan_video  # noqa: F401
+    import peft  # noqa: F401
     import torch
 
     from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss  # noqa: F401 (imports come first)
@@ -186,13 +189,16 @@ def _peak(device):
 
 def in_fresh_process(function, *arguments):
     """Run in a process of its own, so that its peak is the function's."""
+    # glibc else keeps freed blocks of up to 32 MiB: pages that count for the process and hold no tensor.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "131072")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def compare(cases, device="cpu"):
-    """[(case, GiB predicted, GiB measured)]."""
-    return [(case, in_fresh_process(predict, case, device), in_fresh_process(measure, case, device)) for case in cases]
+    """Yields (case, GiB predicted, GiB measured)."""
+    for case in cases:
+        yield case, in_fresh_process(predict, case, device), in_fresh_process(measure, case, device)
 
 
 def main():

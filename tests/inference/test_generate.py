@@ -25,6 +25,7 @@ from wan_alpha.models.adapters import add_adapter, save_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import load_wan
 from wan_alpha.training.config import load_recipe
+from wan_alpha.training.performance import read_performance
 from wan_alpha.training.recipes import GenerateRecipe
 from wan_alpha.weights.io import file_sha256
 
@@ -76,6 +77,13 @@ def test_a_clip_is_written_in_every_form(make_recipe):
     assert shares.opaque == pytest.approx((frames[..., 3] >= 251).mean(), abs=1e-6)
     errors = {one.output_format.name: one.alpha_error for one in clip.outputs}
     assert errors["png"].max_error == 0 and errors["webm"].psnr > 25 and errors["preview"] is None
+    stages = read_performance(recipe.output_dir)["stages"]
+    units = {"encode": "captions", "sample": "steps", "decode": "frames", "export": "frames"}
+    assert {name: one["unit"] for name, one in stages.items() if not name.startswith("load")} == units
+    assert stages["decode"]["count"] == 9 and stages["sample"]["count"] == recipe.num_steps
+    assert {name for name in stages if name.startswith("load: ")} == {
+        "load: text encoder", "load: DiT", "load: RGBA VAE"
+    }  # fmt: skip
 
 
 def test_formats_are_chosen_and_described(make_recipe, reference_dir):

@@ -19,6 +19,7 @@ from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.stage2_dit import open_fresh_cache
+from wan_alpha.training.performance import read_performance
 
 TOLERANCE = 1e-5
 SCRIPT = Path(__file__).with_name("build_cache_process.py")
@@ -37,6 +38,10 @@ def counts(report):
 def test_the_cache_holds_what_would_be_computed(built, dataset_folder):
     recipe, report = built
     assert counts(report) == (3, 0, 0)
+    stages = read_performance(recipe.output_dir)["stages"]
+    assert {name: one["count"] for name, one in stages.items() if one["unit"] != "times"} == {
+        "encode: captions": 4, "encode: clips": 3
+    }  # fmt: skip
     cache = LatentCache.open(recipe.output_dir)
     cache.verify()
     assert cache.index.context_length == NUM_TOKENS

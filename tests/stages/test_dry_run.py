@@ -16,6 +16,7 @@ from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss, build_
 from wan_alpha.stages.stage2_dit import train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.live_memory import LiveMemory
+from wan_alpha.training.performance import read_performance
 from wan_alpha.training.recipes import TrainDiTRecipe, TrainVAERecipe
 from wan_alpha.weights.wan_layout import find_wan_files
 
@@ -72,6 +73,13 @@ def checkpoint_size(folder):
     return sum(path.stat().st_size for path in last.iterdir())
 
 
+def assert_recorded(folder, command, **times):
+    """The run's performance record has these stages, each so many times, with time and memory."""
+    found = read_performance(folder)
+    assert found["command"] == command and {name: found["stages"][name]["times"] for name in times} == times
+    assert all(one["total_seconds"] >= 0 and one["memory_bytes"] > 0 for one in found["stages"].values())
+
+
 def test_stage_1_is_as_was_said(given, tmp_path, capsys):
     printed = dry_run("train-vae", given["train-vae"], tmp_path, capsys)
     assert printed["video clips"] == "3" and printed["brought to 5x32x32"] == "3 clips"
@@ -80,6 +88,7 @@ def test_stage_1_is_as_was_said(given, tmp_path, capsys):
     assert result.step == 3
     # Headers and JSON come on top: some bytes for each tensor, however large.
     assert 1 < checkpoint_size(tmp_path) / num_bytes(printed["a checkpoint"]) < 1.03
+    assert_recorded(tmp_path, "train-vae", load=1, step=3, export=1)
 
 
 def test_stage_2_is_as_was_said(given, tmp_path, capsys):
@@ -88,6 +97,7 @@ def test_stage_2_is_as_was_said(given, tmp_path, capsys):
     train_dit(load_recipe(TrainDiTRecipe, overrides={**given["train-dit"], "output_dir": tmp_path, "model.wan": str(
         given["train-dit"]["model.wan"])}))  # fmt: skip
     assert 0 < checkpoint_size(tmp_path) - num_bytes(printed["a checkpoint"]) < 60_000
+    assert_recorded(tmp_path, "train-dit", load=1, step=3, export=1)
 
 
 def real_peak(module, make_loss):

@@ -107,8 +107,8 @@ def test_changes_that_lower_the_peak_are_told_and_the_first_that_fit_together():
 
 
 def test_what_a_change_brings_is_what_a_plan_with_it_says(capsys):
-    arguments = ["--config", "tiny_stage2", "--device", "cuda", "--device_memory_gib", "0.015", "--adapter.kind", "lora",
-                 "--training.batch_size", "1", "--json"]  # fmt: skip
+    arguments = ["--config", "tiny_stage2", "--device", "cuda", "--device_memory_gib", "0.015", "--json"]
+    arguments += ["--adapter.kind", "lora", "--training.batch_size", "1"]
     assert main(["plan", *arguments]) == 1
     found = json.loads(capsys.readouterr().out)
     told = {one["change"]: one["peak"] for one in found["changes"]}

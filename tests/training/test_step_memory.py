@@ -1,4 +1,4 @@
-"""The peak of a step: equal blocks that are left out count as if they were run; rules of autocast; the optimizer's state."""
+"""The peak of a step: equal blocks that are left out count as if they were run; autocast; the optimizer's state."""
 
 import pytest
 import torch

@@ -94,7 +94,8 @@ class PerformanceRecord:
 
 @contextmanager
 def recording(command, output_dir, is_main=True):
-    """Open a record for a command's time; it is written at the end, however that comes, if anything was measured.
+    """Open a record for a command's time; it is written at the end, however that comes. Where nothing but loading
+    was done, as in a run that was finished already, the one that is there stays.
 
     Args:
         is_main: False in processes that shall not write.
@@ -105,7 +106,8 @@ def recording(command, output_dir, is_main=True):
         yield record
     finally:
         _OPEN.reset(token)
-        if is_main and record.stages and record.path.parent.is_dir():
+        did_work = any(not name.startswith("load") for name in record.stages)
+        if is_main and did_work and record.path.parent.is_dir():
             record.write()
 
 

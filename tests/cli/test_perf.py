@@ -1,0 +1,92 @@
+"""``wan-alpha perf compare``: what became slower or hungrier beyond noise, and what did not."""
+
+import json
+import random
+
+import pytest
+
+from wan_alpha.cli.main import main
+from wan_alpha.cli.perf import compare_records
+from wan_alpha.training.performance import PerformanceRecord, measured, note_stage, recording
+
+GIB = 2**30
+
+
+def record(seconds=0.1, noise=0.01, times=60, memory=GIB, seed=0, stage="step", **hardware):
+    """The content of a record with one stage of times drawn around ``seconds``."""
+    draw, made = random.Random(seed), PerformanceRecord("train-dit", ".")
+    for _ in range(times):
+        made.add(stage, draw.gauss(seconds, noise), 2, "samples", memory)
+    places = {"accelerator": "a card", "torch": "2", **hardware}
+    stages = {name: one.as_dict() for name, one in made.stages.items()}
+    return {"format": 1, "command": "train-dit", "hardware": places, "stages": stages}
+
+
+@pytest.mark.parametrize(
+    ("after", "time", "memory"),
+    [
+        ({}, "same", "same"),
+        ({"seed": 5}, "same", "same"),
+        ({"seconds": 0.105}, "same", "same"),  # below the bar
+        ({"seconds": 0.13}, "worse", "same"),
+        ({"seconds": 0.07}, "better", "same"),
+        ({"seconds": 0.13, "noise": 0.2, "seed": 1}, "same", "same"),  # above the bar, within noise
+        ({"memory": 1.2 * GIB}, "same", "worse"),
+        ({"memory": 1.04 * GIB}, "same", "same"),
+        ({"memory": 0.8 * GIB}, "same", "better"),
+        ({"seconds": 0.13, "times": 3, "noise": 0.0}, "same", "same"),  # few times: the higher bar
+        ({"seconds": 0.16, "times": 3, "noise": 0.0}, "worse", "same"),
+    ],
+)
+def test_what_is_beyond_noise_is_named(after, time, memory):
+    found = compare_records(record(), record(**after))
+    (change,) = found.changes
+    assert (change.time, change.memory) == (time, memory)
+    assert found.passed == ("worse" not in (time, memory)) and found.hardware == []
+
+
+def test_two_draws_of_one_spread_hardly_ever_differ():
+    found = [compare_records(record(noise=0.04, seed=n), record(noise=0.04, seed=1000 + n)).passed for n in range(200)]
+    assert sum(found) >= 198
+
+
+def test_the_first_time_does_not_count_among_many():
+    made = PerformanceRecord("cache", ".")
+    for seconds in (9.0, 1.0, 1.0, 1.0):
+        made.add("encode", seconds, 3, "clips", 5)
+    stage = made.stages["encode"].as_dict()
+    assert (stage["first_seconds"], stage["median_seconds"], stage["samples"], stage["times"]) == (9.0, 1.0, 3, 4)
+    assert stage["per_second"] == 1.0 and stage["memory_bytes"] == 5 and stage["unit"] == "clips"
+
+
+def test_nothing_is_measured_without_a_record(tmp_path):
+    with measured("load"):
+        note_stage("step", 1.0)
+    with recording("cache", tmp_path), measured("load"):  # all was there already: the record of the work stays
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_tells_and_its_code_says(tmp_path, capsys):
+    for name, content in (("a", record()), ("b", record(seconds=0.2, accelerator="another card"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "performance.json").write_text(json.dumps(content))
+    a, b = str(tmp_path / "a"), str(tmp_path / "b" / "performance.json")
+    assert main(["perf", "compare", a, a]) == 0
+    assert "nothing became slower or hungrier" in capsys.readouterr().out
+    assert main(["perf", "compare", a, b]) == 1
+    printed = capsys.readouterr().out
+    assert "step is slower" in printed and "differs: accelerator: a card in A, another card in B" in printed
+    assert main(["perf", "compare", a, b, "--bar", "1.5"]) == 0
+    capsys.readouterr()
+    assert main(["perf", "compare", a, b, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["changes"][0]["time"] == "worse" and not found["passed"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 2, "stages": {}}'])
+def test_what_is_no_record_is_refused(tmp_path, capsys, content):
+    if content is not None:
+        (tmp_path / "performance.json").write_text(content)
+    assert main(["perf", "compare", str(tmp_path), str(tmp_path)]) == 2
+    assert "performance" in capsys.readouterr().err
