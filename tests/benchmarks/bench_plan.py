@@ -19,6 +19,8 @@ from pathlib import Path
 GIB = 2**30
 DIT_1_3B = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "in_dim": 16, "out_dim": 16, "image_input": False}
 
+VAE_SIZES = {"latent_channels": 16, "width": 96, "decoder_width": 96}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -51,7 +53,7 @@ def real_width_cases(num_blocks=4, shape=(16, 5, 36, 36), clip=(5, 64, 64)):
 
 def predict(case, device):
     """GiB that a plan says, without the copy of a checkpoint: none is made here."""
-    from wan_alpha.models.base_vae import WAN21_VAE, shape_known_vae
+    from wan_alpha.models.base_vae import shape_known_vae
     from wan_alpha.models.load import shape_known_dit
     from wan_alpha.models.rgba_vae import RGBAlphaVAE
     from wan_alpha.stages import plan_dit, plan_vae
@@ -65,7 +67,7 @@ def predict(case, device):
         import torch
 
         with torch.device("meta"):
-            vae = RGBAlphaVAE(shape_known_vae(WAN21_VAE), 128, init="random").set_trainable(recipe.model.mode)
+            vae = RGBAlphaVAE(shape_known_vae(VAE_SIZES), 128, init="random").set_trainable(recipe.model.mode)
         memory = plan_vae.memory_of_steps(vae, recipe, target, Assumptions(True), recipe.data.shapes[0])
     return memory.peak / GIB
 
@@ -156,11 +158,11 @@ def _dit_module(case, recipe):
 def _vae_module(case, recipe):
     import torch
 
-    from wan_alpha.models.base_vae import WAN21_VAE, shape_known_vae
+    from wan_alpha.models.base_vae import shape_known_vae
     from wan_alpha.models.rgba_vae import RGBAlphaVAE
     from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss
 
-    vae = RGBAlphaVAE(_filled(shape_known_vae(WAN21_VAE)), 128, init="random").set_trainable(recipe.model.mode)
+    vae = RGBAlphaVAE(_filled(shape_known_vae(VAE_SIZES)), 128, init="random").set_trainable(recipe.model.mode)
     bucket = recipe.data.shapes[0]
     size = (bucket.frames, bucket.height, bucket.width)
     return ReconstructionModule(vae, build_loss(recipe.loss)), {

@@ -22,7 +22,7 @@ class VAEKind:
         input_channels: of the first convolution: 3, or 12 where 2x2 pixels are one place.
         latent_channels: of a latent; spatial_stride: pixels a latent cell, each way.
         latent_mean, latent_std: the latents' statistics, as diffsynth holds them (a contract test compares).
-        released_widths: of encoder and decoder; build: (width of encoder, width of decoder) -> diffsynth's module.
+        build: (width of encoder, width of decoder) -> diffsynth's module.
     """
 
     name: str
@@ -32,7 +32,6 @@ class VAEKind:
     spatial_stride: int
     latent_mean: tuple[float, ...]
     latent_std: tuple[float, ...]
-    released_widths: tuple[int, int]
     build: Callable
 
 
@@ -44,7 +43,6 @@ WAN21_VAE = VAEKind(
     spatial_stride=8,
     latent_mean=WAN21_MEAN,
     latent_std=WAN21_STD,
-    released_widths=(96, 96),
     build=lambda width, _: VideoVAE_(dim=width, z_dim=16),
 )  # fmt: skip
 
@@ -56,7 +54,6 @@ WAN22_VAE = VAEKind(
     spatial_stride=16,
     latent_mean=WAN22_MEAN,
     latent_std=WAN22_STD,
-    released_widths=(160, 256),
     build=lambda width, decoder_width: VideoVAE38_(dim=width, z_dim=48, dec_dim=decoder_width),
 )  # fmt: skip
 
@@ -158,7 +155,8 @@ def shape_base_vae(path):
     return vae.eval().requires_grad_(False)
 
 
-def shape_known_vae(kind):
-    """As :func:`shape_base_vae`, at the widths that a :class:`VAEKind` was released with."""
+def shape_known_vae(sizes):
+    """As :func:`shape_base_vae`, with the sizes of a registry entry (``KnownModel.vae``)."""
+    kind = vae_kind_of_latents(sizes["latent_channels"])
     with torch.device("meta"):
-        return kind.build(*kind.released_widths).eval().requires_grad_(False)
+        return kind.build(sizes["width"], sizes["decoder_width"]).eval().requires_grad_(False)

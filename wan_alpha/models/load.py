@@ -6,7 +6,7 @@ from diffsynth.models.wan_video_text_encoder import HuggingfaceTokenizer, WanTex
 from diffsynth.models.wan_video_vae import WanVideoVAE, WanVideoVAE38
 
 from wan_alpha.errors import CheckpointError, ConfigError
-from wan_alpha.models.base_vae import WAN21_VAE, empty_vae, vae_kind_of_latents
+from wan_alpha.models.base_vae import WAN21_VAE, empty_vae, shape_known_vae
 from wan_alpha.models.fill import fill_module
 from wan_alpha.models.image_encoder import build_image_encoder
 from wan_alpha.weights.headers import read_header
@@ -117,12 +117,16 @@ def load_text_encoder(paths, device="cpu", dtype=torch.float32, callback=None):
 
 
 def shape_text_encoder(paths):
-    """A ``WanTextEncoder`` of the sizes in files' headers, UMT5-XXL's for None, on the meta device, in float32.
+    """A ``WanTextEncoder`` of the sizes in files' headers, on the meta device, in float32.
 
     Raises:
         CheckpointError: no UMT5 encoder.
     """
-    sizes = {} if paths is None else infer_text_encoder_sizes(_shapes(find_part_in(paths, "text_encoder")), paths)
+    return shape_known_text_encoder(infer_text_encoder_sizes(_shapes(find_part_in(paths, "text_encoder")), paths))
+
+
+def shape_known_text_encoder(sizes):
+    """As :func:`shape_text_encoder`, with the sizes of a registry entry (``KnownModel.text_encoder``)."""
     with torch.device("meta"):
         return WanTextEncoder(**sizes)
 
@@ -179,15 +183,13 @@ def dit_shapes(sizes, text_dim=4096):
 
 def text_encoder_shapes(sizes):
     """Name -> shape of the tensors of a text encoder with the sizes of a registry entry (``text_encoder``)."""
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in WanTextEncoder(**sizes).state_dict().items()}
+    model = shape_known_text_encoder(sizes)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def vae_shapes(sizes):
     """Name -> shape of the tensors of a Wan VAE with the sizes of a registry entry (``vae``)."""
-    kind = vae_kind_of_latents(sizes["latent_channels"])
-    with torch.device("meta"):
-        model = kind.build(sizes["width"], sizes["decoder_width"])
+    model = shape_known_vae(sizes)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

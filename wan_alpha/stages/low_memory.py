@@ -60,23 +60,6 @@ def save_memory(module, recipe, device):
         module.captions.checkpoint_blocks()
 
 
-def saved_bytes(dit, recipe):
-    """Bytes of a device that quantising and offloading leave free, of one DiT's weights; 0 without either.
-
-    What is left counts one block that is there at a time, and for fp8 and int8 one block's restored weights, which its
-    backward pass needs. Scales of rows are not counted: 4 bytes for some thousand weights.
-
-    Args:
-        dit: in the run's dtype and with its adapters, on any device, the meta one too; recipe: a TrainDiTRecipe.
-    """
-    kind, num_blocks = recipe.model.quantization, len(dit.blocks)
-    weights = [dit.get_submodule(name).weight for name in frozen_linears(dit)]
-    exact = sum(weight.numel() * weight.element_size() for weight in weights)
-    kept = exact if kind is None else BYTES_OF_A_WEIGHT[kind] * sum(weight.numel() for weight in weights)
-    kept /= num_blocks if recipe.training.offload_blocks else 1
-    return exact - kept - (exact / num_blocks if kind in ("fp8", "int8") else 0)
-
-
 def _keep_from_sending(module, weights):
     # Data parallelism sends the first process's weights to the others at the start. All read the same files, and the
     # tensors of torchao cannot be sent.

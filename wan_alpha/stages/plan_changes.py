@@ -144,6 +144,10 @@ def _apply(change, state):
         recipe = type(recipe).model_validate(content)
     except ValueError:  # pydantic's own is one
         return None
+    quantization, settings = getattr(recipe.model, "quantization", None), recipe.training
+    keeps_plain = quantization is None and not getattr(settings, "offload_blocks", False)
+    if change.processes > 1 and not keeps_plain:  # FSDP2 shards plain weights on the devices
+        return None
     if change.processes > 1:
         target = replace(target, processes=change.processes, shards=change.processes)
     return recipe, target, change.bucket or bucket

@@ -8,14 +8,11 @@ from torch import nn
 
 from wan_alpha.models.adapters import KINDS
 from wan_alpha.stages.experts import BOTH
+from wan_alpha.stages.low_memory import BYTES_OF_A_WEIGHT
 from wan_alpha.stages.planned_clips import PlannedCache, bucket_of_latents
 from wan_alpha.stages.planned_models import planned_dit, planned_text_encoder
 from wan_alpha.stages.plans import Plan, checkpoint_rows, step_rows, with_host_copy
 from wan_alpha.training.step_memory import Layout, step_memory
-
-# model.quantization -> (bytes that a weight is kept in, whether only the layer at work has its weight restored).
-# fp8, int8: a scale a row comes on top, a thousandth. nf4: half a byte, and a float32 for each 64 weights in 8 bits.
-KEPT_IN = {"fp8": (1.001, False), "int8": (1.001, False), "nf4": (0.5 + 1.02 / 64, True)}
 
 
 def plan_dit(recipe, target, assumptions):
@@ -78,12 +75,11 @@ def _step_key(recipe, target, shape, context_length):
 
 def layout_of(recipe, target):
     """How a TrainDiTRecipe's weights are spread over processes and between device and host: a Layout."""
-    settings, quantization = recipe.training, getattr(recipe.model, "quantization", None)
-    linear_bytes, restores_layer = KEPT_IN.get(quantization, (None, False))
+    settings, quantization = recipe.training, recipe.model.quantization
     return Layout(
         copies=2 if recipe.model.expert == BOTH else 1, processes=target.processes, shards=target.shards,
-        keeps_on_host=getattr(settings, "offload_activations", False), linear_bytes=linear_bytes,
-        restores_layer=restores_layer, blocks_on_host=getattr(settings, "offload_blocks", False),
+        keeps_on_host=settings.offload_activations, linear_bytes=BYTES_OF_A_WEIGHT.get(quantization),
+        restores_layer=quantization == "nf4", blocks_on_host=settings.offload_blocks,
     )  # fmt: skip
 
 
@@ -99,9 +95,10 @@ class _WithCaptions(nn.Module):
             from wan_alpha.models.textual_inversion import PlaceholderEmbedding
 
             encoder = planned_text_encoder(recipe.model.wan, assumptions).to(dtype).requires_grad_(False)
-            embedding = PlaceholderEmbedding(encoder.token_embedding)
-            width = embedding.weight.shape[1]
-            embedding.add(words.placeholder, torch.empty(words.num_vectors, width), list(range(words.num_vectors)))
+            with torch.device("meta"):
+                embedding = PlaceholderEmbedding(encoder.token_embedding)
+                vectors = torch.empty(words.num_vectors, embedding.weight.shape[1])
+                embedding.add(words.placeholder, vectors, list(range(words.num_vectors)))
             encoder.token_embedding = embedding
             self.text_encoder = encoder
 

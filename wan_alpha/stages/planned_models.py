@@ -73,7 +73,7 @@ def planned_text_encoder(source, assumptions):
     Raises:
         ConfigError, CheckpointError: as :func:`planned_dit`; a model without a text encoder.
     """
-    from wan_alpha.models.load import shape_text_encoder
+    from wan_alpha.models.load import shape_known_text_encoder, shape_text_encoder
 
     try:
         files = find_wan_files(source)
@@ -82,8 +82,8 @@ def planned_text_encoder(source, assumptions):
             raise
         known = known_model_of(source, assumptions)
         if known.name != "tiny":
-            assumptions.say(f"{source} is not there: the text encoder is UMT5-XXL")
-            return shape_text_encoder(None)
+            assumptions.say(f"{source} is not there: the text encoder has the sizes of {known.name}'s")
+            return shape_known_text_encoder(known.text_encoder)
         files = find_wan_files(_tiny_folder())
     if not files.text_encoder:
         raise ConfigError(f"{source}: holds no text encoder, to encode captions")
@@ -120,18 +120,17 @@ def planned_vae(model, assumptions):
 
 
 def _base_vae(path, assumptions):
-    from wan_alpha.models.base_vae import VAE_KINDS, shape_base_vae, shape_known_vae
+    from wan_alpha.models.base_vae import shape_base_vae, shape_known_vae
 
     if Path(path).exists() or not assumptions.are_allowed:
         return shape_base_vae(path)
     if _TINY_FOLDER in Path(path).parts:
         return shape_base_vae(_tiny_folder())
-    kind = next((one for one in VAE_KINDS if one.file == Path(path).name), None)
-    if kind is None:
-        components = known_model_of(path, assumptions).components
-        kind = next(one for one in VAE_KINDS if one.file == components["vae"])
-    assumptions.say(f"{path} is not there: it is the {kind.name} at its released widths")
-    return shape_known_vae(kind)
+    real = (model for name, model in known_models().items() if name != "tiny")
+    known = next((one for one in real if one.components["vae"] == Path(path).name), None)
+    known = known or known_model_of(path, assumptions)
+    assumptions.say(f"{path} is not there: it is {known.components['vae']} of {known.name}")
+    return shape_known_vae(known.vae)
 
 
 def _tiny_folder():

@@ -148,7 +148,8 @@ def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=No
     has_middle = blocks is not None and len(blocks) >= _SIMULATED_BLOCKS
     block = _Sizes.of(blocks[1], settings) if has_middle else _Sizes()
     outside = whole.less(block.times(layout.copies * len(blocks))) if has_middle else _Sizes()
-    linears = _linear_sizes(blocks[0]) if has_middle else []  # of a block; its weights are of one type
+    linears = _linear_sizes(blocks[0]) if blocks is not None else []
+    num_blocks = len(blocks) if blocks is not None else 0
     left_out = len(blocks) - _SIMULATED_BLOCKS if has_middle else 0
     if left_out:
         del blocks[1 : 1 + left_out]
@@ -160,7 +161,7 @@ def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=No
     of_block = record.passed[1] - record.passed[0] if has_middle and not layout.keeps_on_host else 0
     casts = record.casts[1] if has_middle else 0
     gradients = whole.trained  # float32 as the weights
-    whole, at_work = _as_kept(whole, linears, layout, (left_out + _SIMULATED_BLOCKS) * layout.copies)
+    whole, at_work = _as_kept(whole, linears, layout, num_blocks * layout.copies)
     share = 1 / layout.shards
     resident = share * (whole.frozen + whole.trained + whole.state + whole.average)
     resident += at_work
@@ -193,17 +194,20 @@ def _linear_sizes(block):
 
 
 def _as_kept(whole, linears, layout, num_blocks):
-    """Sizes with the frozen linear layers of all blocks as they are kept, and the bytes that a block's pass adds."""
+    """Sizes with the frozen linear layers of all blocks as they are kept, those of the block at work included.
+
+    Returns:
+        the sizes, and the bytes of a weight that is restored for its own layer alone.
+    """
     plain = sum(number * size for number, size in linears)
-    kept, at_work = plain, 0.0
+    kept, restored, layer = plain, 0.0, 0.0
     if layout.linear_bytes is not None:
         kept = layout.linear_bytes * sum(number for number, _ in linears)
-        restored = [number * size for number, size in linears]
-        at_work = max(restored, default=0) if layout.restores_layer else sum(restored)
-    on_device = 0.0 if layout.blocks_on_host else kept
-    if layout.blocks_on_host:
-        at_work += kept
-    return replace(whole, frozen=whole.frozen - num_blocks * (plain - on_device)), at_work
+        restored, layer = (
+            (0.0, max(number * size for number, size in linears)) if layout.restores_layer else (plain, 0.0)
+        )
+    on_device = kept if layout.blocks_on_host else num_blocks * kept
+    return replace(whole, frozen=whole.frozen - num_blocks * plain + on_device + restored), layer
 
 
 def _make_step(module, make_loss, accumulates, dtype, device_type, blocks):
