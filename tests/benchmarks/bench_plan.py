@@ -207,9 +207,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--blocks", type=int, default=4, help="of the DiT")
+    parser.add_argument("--clip", default="5x64x64", help="frames x height x width of the VAE's clips")
     parser.add_argument("--only", default="", help="runs whose name holds this")
     given = parser.parse_args()
-    cases = [case for case in real_width_cases(given.blocks) if given.only in case.name]
+    clip = tuple(map(int, given.clip.split("x")))
+    cases = [case for case in real_width_cases(given.blocks, clip=clip) if given.only in case.name]
     print(f"{'run':<48} predicted   measured   ratio")
     for case, predicted, measured in compare(cases, given.device):
         print(f"{case.name:<48} {predicted:6.2f} GiB {measured:6.2f} GiB   {predicted / measured:.3f}", flush=True)

@@ -45,7 +45,7 @@ def planned(
 )  # fmt: skip
 def test_blocks_that_are_left_out_count_as_if_they_were_run(kind, checkpointing, options):
     some, all_of_them = (planned(kind, checkpointing, with_blocks, **options) for with_blocks in (True, False))
-    assert some.peak == pytest.approx(all_of_them.peak, rel=0.01)
+    assert some.peak == pytest.approx(all_of_them.peak, rel=0.02)
     assert some.kept == pytest.approx(all_of_them.kept, rel=0.01)
     assert (some.resident, some.num_trained) == (all_of_them.resident, all_of_them.num_trained)
 
@@ -56,7 +56,7 @@ def test_what_saves_memory_saves_it():
     offloaded = planned("lora", True, layout=Layout(keeps_on_host=True))
     assert offloaded.peak < planned("lora", True).peak and offloaded.resident == resident
     one_byte = planned("lora", True, layout=Layout(linear_bytes=1.0))
-    assert one_byte.frozen < 0.7 * plain.frozen
+    assert one_byte.frozen < 0.8 * plain.frozen
     on_host = planned("lora", True, layout=Layout(blocks_on_host=True))
     assert on_host.frozen < one_byte.frozen
     sharded = planned("full", True, layout=Layout(processes=4, shards=4))

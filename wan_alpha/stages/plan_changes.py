@@ -17,12 +17,15 @@ class Change:
     Attributes:
         text: what to write; options: dotted name -> value; processes: to shard over, 1 for none.
         bucket: frames, height, width of the clips, None as they are.
+        is_checkpointing, needs_checkpointing: it is gradient checkpointing, or brings it along.
     """
 
     text: str
     options: tuple[tuple[str, object], ...] = ()
     processes: int = 1
     bucket: object = None
+    is_checkpointing: bool = False
+    needs_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,15 @@ def advise(recipe, target, bucket, make_plan):
         an :class:`Advice`.
     """
     first = make_plan(recipe, target, None)
-    limit, single, combined, peak = first.peak, [], [], first.peak
+    single, combined, peak = [], [], first.peak
+    with_checkpointing = first.peak  # what saves beside it has to save more than it does
     state, fits = (recipe, target, None), first.fits()
     for change in _changes(recipe, target, bucket):
         alone = _planned(change, (recipe, target, None), make_plan)
-        if alone is None or alone.peak >= _LESS * limit:
+        if alone is None or alone.peak >= _LESS * (with_checkpointing if change.needs_checkpointing else first.peak):
             continue
+        if change.is_checkpointing:
+            with_checkpointing = alone.peak
         single.append((change.text, alone.peak))
         if fits:
             continue
@@ -84,7 +90,7 @@ def _changes(recipe, target, bucket):
         return Change(f"{name} = {str(value).lower() if isinstance(value, bool) else value}", ((name, value),))
 
     if "training.gradient_checkpointing" in known and not settings.gradient_checkpointing:
-        yield option("training.gradient_checkpointing", True)
+        yield replace(option("training.gradient_checkpointing", True), is_checkpointing=True)
     if settings.batch_size > 1:
         accumulation = settings.gradient_accumulation * settings.batch_size
         yield Change(
@@ -115,7 +121,7 @@ def _with_checkpointing(recipe, name, value):
     options = ((name, value),)
     if not recipe.training.gradient_checkpointing:
         text, options = f"{text} (with gradient_checkpointing)", (*options, ("training.gradient_checkpointing", True))
-    yield Change(text, options)
+    yield Change(text, options, needs_checkpointing=True)
 
 
 def _smaller_clips(bucket):
