@@ -11,7 +11,7 @@ from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, weight
 
 # Generous bounds, to spare small runs the seconds that a plan takes: bytes a pixel that the widest VAE's training
 # keeps, and bytes a token and channel of a block.
-_PER_PIXEL, _PER_TOKEN = 200_000, 400
+_PER_PIXEL, _PER_TOKEN = 100_000, 400
 _SMALL = 0.5  # of the device
 
 
