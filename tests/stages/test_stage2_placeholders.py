@@ -1,5 +1,7 @@
 """Textual inversion through stage 2: what learns, what is written, that it resumes, and that the others still train."""
 
+import re
+
 import pytest
 import torch
 from quantised import NAMES, PLAIN, use_plain_as
@@ -8,6 +10,7 @@ from tiny_wan_files import write_dataset
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.models import block_offload
+from wan_alpha.models.quantize import frozen_linears
 from wan_alpha.models.textual_inversion import add_placeholders
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
@@ -139,6 +142,21 @@ def test_the_encoders_weights_may_wait_in_host_memory(make_recipe, monkeypatch):
     widths = {tuple(weight.shape) for weight in lent}
     encoder = load_wan(str(plain.model.wan), components=("text_encoder",)).text_encoder
     assert tuple(encoder.blocks[0].ffn.fc1.weight.shape) in widths
+
+
+def test_the_plan_counts_the_encoder_where_it_waits(make_recipe, capsys):
+    def frozen_bytes(**changes):
+        train_dit(make_recipe(**changes, dry_run=True))
+        return int(re.search(r"frozen weights .*\((\d+) bytes\)", capsys.readouterr().out)[1])
+
+    pipe = load_wan(str(make_recipe().model.wan), components=("dit", "text_encoder"))
+    away = 0  # all blocks but the one at work, of each model
+    for model in (pipe.dit, pipe.text_encoder):
+        linears = [model.get_submodule(name) for name in frozen_linears(model)]
+        share = 1 - 1 / len(model.blocks)
+        away += share * sum(linear.weight.nbytes for linear in linears)
+    found = frozen_bytes(**{"training.gradient_checkpointing": True, "training.offload_blocks": True})
+    assert frozen_bytes() - found == pytest.approx(away, abs=2)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.block_offload import offload_blocks
 from wan_alpha.models.quantize import check_quantization, frozen_linears, quantize_base
+from wan_alpha.stages.placeholders import checkpoint_blocks
 from wan_alpha.training.sharding import mesh_sizes
 
 # nf4: half a byte, a scale of 8 bits for 64 weights, a float32 for 256 of these.
@@ -57,7 +58,7 @@ def save_memory(module, recipe, device):
         for model in models:
             offload_blocks(model, device)
     if module.captions is not None and recipe.training.gradient_checkpointing:
-        module.captions.checkpoint_blocks()
+        checkpoint_blocks(module.captions.text_encoder)
 
 
 def _keep_from_sending(module, weights):

@@ -40,10 +40,6 @@ class CaptionEncoder(nn.Module):
         self.text_encoder.eval()
         return self
 
-    def checkpoint_blocks(self):
-        """Compute the encoder's blocks again in the backward pass; comes after what is done to their weights."""
-        self.text_encoder.blocks = nn.ModuleList(map(_CheckpointedBlock, self.text_encoder.blocks))
-
     def forward(self, captions):
         """Contexts (B, L, text_dim) of captions, differentiable in the placeholder's vectors."""
         return encode_prompts_with_gradient(self, captions).float()
@@ -53,6 +49,11 @@ class CaptionEncoder(nn.Module):
         vectors = learned_placeholders(self)
         metadata = placeholder_metadata(vectors, {self.settings.placeholder: self.settings.initializer}, card)
         return {EMBEDDINGS_FILE: (vectors, metadata)}
+
+
+def checkpoint_blocks(text_encoder) -> None:
+    """Compute the encoder's blocks again in the backward pass; comes after what is done to their weights."""
+    text_encoder.blocks = nn.ModuleList(map(_CheckpointedBlock, text_encoder.blocks))
 
 
 class _CheckpointedBlock(nn.Module):

@@ -9,6 +9,7 @@ from torch import nn
 from wan_alpha.models.adapters import KINDS
 from wan_alpha.stages.experts import BOTH
 from wan_alpha.stages.low_memory import BYTES_OF_A_WEIGHT
+from wan_alpha.stages.placeholders import checkpoint_blocks
 from wan_alpha.stages.planned_clips import PlannedCache, bucket_of_latents
 from wan_alpha.stages.planned_models import planned_dit, planned_text_encoder
 from wan_alpha.stages.plans import Plan, checkpoint_rows, step_rows, with_host_copy
@@ -56,10 +57,11 @@ def memory_of_steps(dit, recipe, target, assumptions, shape, context_length):
         )
         return (velocity.float() - latents).square().mean()
 
+    captions = None if module.text_encoder is None else module.text_encoder.blocks
     made = assumptions.steps.setdefault(_step_key(recipe, target, shape, context_length), {})
     return step_memory(
         module, make_loss, settings, dtype, target.device_type, dit.blocks,
-        layout_of(recipe, target), made,
+        layout_of(recipe, target), made, captions,
     )  # fmt: skip
 
 
@@ -100,6 +102,8 @@ class _WithCaptions(nn.Module):
                 vectors = torch.empty(words.num_vectors, embedding.weight.shape[1])
                 embedding.add(words.placeholder, vectors, list(range(words.num_vectors)))
             encoder.token_embedding = embedding
+            if recipe.training.gradient_checkpointing:
+                checkpoint_blocks(encoder)
             self.text_encoder = encoder
 
     def contexts(self, batch, length, text_dim):

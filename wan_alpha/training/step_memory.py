@@ -127,7 +127,9 @@ class Layout:
     blocks_on_host: bool = False
 
 
-def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=None, layout=Layout(), made=None):
+def step_memory(
+    module, make_loss, settings, dtype, device_type="cpu", blocks=None, layout=Layout(), made=None, other_blocks=None
+):  # fmt: skip
     """Make a step of ``module`` without content.
 
     Args:
@@ -137,6 +139,7 @@ def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=No
         device_type: whose rules of autocast hold.
         blocks: the ``nn.ModuleList`` in module of equal blocks that pass one tensor on, or None.
         layout: of the weights over processes.
+        other_blocks: of another model in module, all run, whose linear layers are kept as those of ``blocks``; or None.
         made: a dict that keeps the step that was made, for the next call with one that differs in layout, optimizer or
             average alone.
 
@@ -148,8 +151,10 @@ def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=No
     has_middle = blocks is not None and len(blocks) >= _SIMULATED_BLOCKS
     block = _Sizes.of(blocks[1], settings) if has_middle else _Sizes()
     outside = whole.less(block.times(layout.copies * len(blocks))) if has_middle else _Sizes()
-    linears = _linear_sizes(blocks[0]) if blocks is not None else []
-    num_blocks = len(blocks) if blocks is not None else 0
+    # (linear layers of a block, number of such blocks)
+    linears = [(_linear_sizes(blocks[0]), layout.copies * len(blocks))] if blocks is not None else []
+    if other_blocks is not None:
+        linears.append((_linear_sizes(other_blocks[0]), len(other_blocks)))
     left_out = len(blocks) - _SIMULATED_BLOCKS if has_middle else 0
     if left_out:
         del blocks[1 : 1 + left_out]
@@ -161,7 +166,10 @@ def step_memory(module, make_loss, settings, dtype, device_type="cpu", blocks=No
     of_block = record.passed[1] - record.passed[0] if has_middle and not layout.keeps_on_host else 0
     casts = record.casts[1] if has_middle else 0
     gradients = whole.trained  # float32 as the weights
-    whole, at_work = _as_kept(whole, linears, layout, num_blocks * layout.copies)
+    at_work = 0.0
+    for sizes, number in linears:
+        whole, layer = _as_kept(whole, sizes, layout, number)
+        at_work = max(at_work, layer)
     share = 1 / layout.shards
     resident = share * (whole.frozen + whole.trained + whole.state + whole.average)
     resident += at_work
