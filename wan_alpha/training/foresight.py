@@ -51,3 +51,8 @@ def print_tables(tables):
 def show_bytes(count):
     """ "1.25 GiB (1342177280 bytes)"; smaller ones in MiB."""
     return f"{show_gib(count)} ({count:.0f} bytes)"
+
+
+def show_gib(count):
+    """ "1.25 GiB"; smaller ones in MiB."""
+    return f"{count / GIB:.2f} GiB" if abs(count) >= GIB / 10 else f"{count / 2**20:.2f} MiB"
