@@ -26,11 +26,16 @@ def write_tokenizer(folder):
     """A word-level tokenizer that ends each prompt with </s> and pads to NUM_TOKENS."""
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    save_tokenizer(tokenizer, folder, NUM_TOKENS, unk_token="<unk>")
+
+
+def save_tokenizer(tokenizer, folder, num_tokens, **config):
+    """Write a tokenizer whose vocabulary begins with <pad> and </s>: it ends each prompt and pads, as UMT5's does."""
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": NUM_TOKENS}
-    config |= {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": num_tokens}
+    config |= {"pad_token": "<pad>", "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 

@@ -2,36 +2,32 @@
 
 import json
 
+import miniature_wan
 import torch
 from diffsynth.models.wan_video_dit import WanModel
 from diffsynth.models.wan_video_text_encoder import WanTextEncoder
+from miniature_wan import save_tokenizer
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from wan_alpha.data.synthetic import ShapeClip, draw_shape_clip
 from wan_alpha.media.write import LosslessWriter
 from wan_alpha.models.base_vae import WAN22_VAE
 from wan_alpha.models.tiny import initialise_vae
 
-DIT_SIZES = {
-    "dim": 24, "in_dim": 16, "ffn_dim": 32, "out_dim": 16, "text_dim": 16, "freq_dim": 16, "eps": 1e-6,
-    "patch_size": (1, 2, 2), "num_heads": 2, "num_layers": 2, "has_image_input": False,
-}  # fmt: skip
+# Narrower than the miniature of the tests of loading, for these train; and captions come letter by letter.
+DIT_SIZES = miniature_wan.DIT_SIZES | {"dim": 24, "ffn_dim": 32, "text_dim": 16, "freq_dim": 16, "num_heads": 2}
 NUM_TOKENS = 48
 
 
 def write_tokenizer(folder):
-    """A byte-level tokenizer that pads and ends as UMT5's does."""
-    folder.mkdir(parents=True)
+    """A byte-level tokenizer of NUM_TOKENS tokens; returns the size of its vocabulary."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate(["<pad>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": NUM_TOKENS}))
+    save_tokenizer(tokenizer, folder, NUM_TOKENS)
     return len(vocabulary)
 
 

@@ -1,6 +1,6 @@
-"""Sends signals to training processes at random instants. Arguments: an empty folder, name of the signal.
+"""Sends signals to training processes at random instants. Arguments: an empty folder, names of signals.
 
-Prints JSON: whether the runs that came of it equal one that was left alone.
+Prints JSON, name of a signal -> whether the runs that came of it equal one that was left alone.
 """
 
 import json
@@ -64,10 +64,9 @@ def wait_for(reading, letter, seconds):
     return False
 
 
-def main(top, number):
-    generator, top = random.Random(1), Path(top)
-    train(top / "straight")
-    expected = everything(top / "straight")
+def stop_runs(top, number, expected):
+    """Train until NUM_STOPS signals have come through; what came of it, and whether that is as expected."""
+    generator = random.Random(1)
     counts = {"stopped": 0, "while_saving": 0, "finished": 0}
     exit_codes, differing, left = [], [], []
     run = top / "run0"
@@ -90,8 +89,14 @@ def main(top, number):
             differing += [name for name in expected if found.get(name) != expected[name]]
             left += leftovers(run / "checkpoints")
             run = top / f"run{counts['finished']}"
-    print(json.dumps({**counts, "differing": differing, "leftovers": left, "exit_codes": sorted(set(exit_codes))}))
+    return {**counts, "differing": differing, "leftovers": left, "exit_codes": sorted(set(exit_codes))}
+
+
+def main(top, *names):
+    train(top / "straight")
+    expected = everything(top / "straight")
+    print(json.dumps({name: stop_runs(top / name, signal.Signals[name], expected) for name in names}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], signal.Signals[sys.argv[2]])
+    main(Path(sys.argv[1]), *sys.argv[2:])

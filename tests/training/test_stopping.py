@@ -116,11 +116,18 @@ def test_in_another_thread_signals_are_left_alone(tmp_path):
     assert results[0].step == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.fixture(scope="module")
+def stopped_runs(tmp_path_factory):
+    """Name of a signal -> what came of 20 of them, half of them sent while a checkpoint was being written."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    script, folder = Path(__file__).with_name("stop_toy.py"), tmp_path_factory.mktemp("stopped")
+    return json.loads(run_alone(script, folder, "SIGTERM", "SIGKILL"))
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
-def test_stopped_at_random_instants_it_is_the_same_run(tmp_path, name):
-    """20 times each, half of them while a checkpoint is being written."""
-    result = json.loads(run_alone(Path(__file__).with_name("stop_toy.py"), tmp_path, name))
+def test_stopped_at_random_instants_it_is_the_same_run(stopped_runs, name):
+    result = stopped_runs[name]
     assert result["differing"] == [] and result["leftovers"] == []
     assert result["stopped"] >= 20 and result["while_saving"] >= 5 and result["finished"] >= 1
     assert set(result["exit_codes"]) <= ({0, 75} if name == "SIGTERM" else {0, -9})
