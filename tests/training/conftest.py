@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from processes import run_together
 
 MEMORY_DISK = Path("/dev/shm")
 
@@ -19,3 +20,11 @@ def tmp_path(request, tmp_path_factory):
     folder = Path(tempfile.mkdtemp(prefix="wan_alpha_test_", dir=MEMORY_DISK))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory):
+    """What two processes of one job have left, see ``two_process_guards.py``."""
+    folder = tmp_path_factory.mktemp("two")
+    run_together(Path(__file__).with_name("two_process_guards.py"), folder)
+    return folder

@@ -2,32 +2,21 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 from durable_toy import everything
-from processes import run_together
 
 from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.weights.io import load_state_dict
 
-SCRIPT = Path(__file__).with_name("two_process_guards.py")
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    run_together(SCRIPT, folder)
-    return folder
+def seen(two_processes):
+    return [json.loads((two_processes / f"seen.{rank}.json").read_text()) for rank in (0, 1)]
 
 
-@pytest.fixture(scope="module")
-def seen(folder):
-    return [json.loads((folder / f"seen.{rank}.json").read_text()) for rank in (0, 1)]
-
-
-def test_a_bad_number_on_one_rank_skips_the_update_everywhere(folder, seen):
+def test_a_bad_number_on_one_rank_skips_the_update_everywhere(two_processes, seen):
     for rank in (0, 1):
         code, hashes = seen[rank]["nan"]
         assert code == 0
@@ -35,9 +24,9 @@ def test_a_bad_number_on_one_rank_skips_the_update_everywhere(folder, seen):
         same = [number for number in range(1, len(hashes)) if hashes[number] == hashes[number - 1]]
         assert same == [3, 5]
     assert seen[0]["nan"] == seen[1]["nan"] and seen[0]["straight"] == seen[1]["straight"]
-    rows = read_metrics(folder / "nan")
+    rows = read_metrics(two_processes / "nan")
     assert rows[-1]["skipped_updates"] == 2 and [row["step"] for row in rows if row["loss"] is None] == [3, 5]
-    before, after = (folder / "nan" / "checkpoints" / f"step_0000000{step}" for step in (2, 3))
+    before, after = (two_processes / "nan" / "checkpoints" / f"step_0000000{step}" for step in (2, 3))
     for name in ("model", "optimizer", "ema"):
         ours, theirs = (load_state_dict(path / f"{name}.safetensors") for path in (after, before))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -48,9 +37,9 @@ def test_too_many_end_the_run_everywhere(seen):
 
 
 @pytest.mark.parametrize("run", ["stopped0", "stopped2"])
-def test_a_signal_to_one_rank_stops_all_and_the_rest_is_the_same_run(folder, seen, run):
+def test_a_signal_to_one_rank_stops_all_and_the_rest_is_the_same_run(two_processes, seen, run):
     assert [rank[run] for rank in seen] == [[75] * 5 + [0]] * 2
-    assert everything(folder / run) == everything(folder / "straight")
+    assert everything(two_processes / run) == everything(two_processes / "straight")
 
 
 @pytest.mark.parametrize("run", ["stopped0", "stopped2"])

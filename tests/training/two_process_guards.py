@@ -1,4 +1,7 @@
-"""What two processes agree on; started by torchrun. Argument: output folder. Each writes what it saw as JSON."""
+"""What two processes agree on; started by torchrun. Argument: output folder. Each writes what it saw as JSON.
+
+Together they train the toy too, in "every length": to start processes takes longer than all of it.
+"""
 
 import json
 import os
@@ -10,6 +13,7 @@ from pathlib import Path
 from accelerate import PartialState
 from durable_toy import ListeningModule, train
 from toy_regression import ToyDataset
+from two_process_toy import train_every_length
 
 from wan_alpha.cli import guard
 from wan_alpha.errors import CheckpointError
@@ -86,6 +90,7 @@ def main(top):
         PartialState().wait_for_everyone()
         seen["locked"] = attempt(top / "locked")[0]
     (top / f"seen.{RANK}.json").write_text(json.dumps(seen))
+    train_every_length(top / "every length", batch_size=1, accumulation=2)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
-"""Trains the toy; started by torchrun or alone. Arguments: output folder, batch size and accumulation."""
+"""Trains the toy, in one process or in two."""
 
 import os
-import sys
-from pathlib import Path
 
 import torch
 from toy_regression import ToyDataset, ToyModule, collate
@@ -43,9 +41,9 @@ def train(folder, length, batch_size, accumulation=1):
     )  # fmt: skip
 
 
-if __name__ == "__main__":
+def train_every_length(folder, batch_size, accumulation):
     for length in (*LENGTHS, GROUPED):
         if length == LENGTHS[1]:
             # As under a configuration with FSDP2: what does not say how to be sharded is replicated all the same.
             os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
-        train(Path(sys.argv[1]) / str(length), length, int(sys.argv[2]), int(sys.argv[3]))
+        train(folder / str(length), length, batch_size, accumulation)
