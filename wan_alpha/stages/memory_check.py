@@ -3,7 +3,7 @@
 import math
 
 from wan_alpha.data.buckets import parse_bucket
-from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.errors import CheckpointError, ConfigError, DataError
 from wan_alpha.stages.plan_changes import advise
 from wan_alpha.stages.plans import Assumptions, target_of_run
 from wan_alpha.training.foresight import show_gib
@@ -36,7 +36,7 @@ def check_memory(recipe, make_plan, device, estimate):
 
     try:
         made = plan(recipe, target, None)
-    except DataError:  # said by the run itself, with more to go by
+    except (DataError, CheckpointError):  # said by the run itself, with more to go by
         return
     if made.peak <= target.memory:
         return
@@ -75,4 +75,7 @@ def _caption_files(recipe, files):
 
 
 def _file_size(path):
-    return path.stat().st_size if path.is_file() else 2**30
+    """Bytes of a file; of a folder, a gigabyte; of what is not there, none: the run will say so."""
+    if path.is_file():
+        return path.stat().st_size
+    return 2**30 if path.is_dir() else 0
