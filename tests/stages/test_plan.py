@@ -81,7 +81,7 @@ def stub_plan(factors, memory=100.0):
     """(recipe, target, bucket) -> Plan whose peak is the product of the factors of what was changed."""
 
     def make_plan(recipe, target, bucket):
-        peak = 100.0 if bucket is None else 100.0 * factors.get("clips", 1)
+        peak = 100.0 if bucket is None else 100.0 * factors.get("clips", {}).get(bucket.height, 2.0)
         peak *= factors["checkpointing"] if recipe.training.gradient_checkpointing else 1
         peak *= factors.get("batch", 1) if recipe.training.batch_size == 1 else 1
         peak *= factors.get(target.shards, 1)
@@ -98,10 +98,12 @@ def advice(factors, memory):
 
 def test_changes_that_lower_the_peak_are_told_and_the_first_that_fit_together():
     checkpointing, batch = "training.gradient_checkpointing = true", "training.batch_size = 1 with"
-    found = advice({"checkpointing": 0.5, "batch": 0.5, "clips": 2.0, 4: 0.9}, memory=30)
+    found = advice({"checkpointing": 0.5, "batch": 0.5, 4: 0.9}, memory=30)
     assert found.combined[0] == checkpointing and found.combined[1].startswith(batch) and len(found.combined) == 2
     assert found.peak == 25 and [peak for _, peak in found.single] == [50, 50, 90]
     assert advice({"checkpointing": 0.5, "batch": 0.5}, memory=60).combined == [checkpointing]
+    smaller = advice({"checkpointing": 0.9, "clips": {32: 0.5, 64: 0.9}, 2: 0.8, 4: 0.2}, memory=10)
+    assert smaller.combined == [checkpointing, "clips of 17x32x32", "FSDP2 over 4 processes"]
     hopeless = advice({"checkpointing": 0.9}, memory=10)
     assert hopeless.combined == [] and "do not make it fit" in hopeless.lines()[-1]
 

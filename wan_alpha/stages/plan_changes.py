@@ -77,8 +77,15 @@ def advise(recipe, target, bucket, make_plan):
         plan = alone if not combined else None if tried is None else make_plan(*tried)
         if plan is not None and plan.peak < _LESS * peak:
             state, peak, fits = tried, plan.peak, plan.fits()
-            combined.append(change.text)
-    return Advice(single, combined if fits else [], peak if fits else None)
+            # Of sizes of clips, and of numbers of processes, the last one holds.
+            combined = [one for one in combined if not _replaces(change, one)] + [change]
+    return Advice(single, [change.text for change in combined] if fits else [], peak if fits else None)
+
+
+def _replaces(change, earlier):
+    return (change.bucket is not None and earlier.bucket is not None) or (
+        change.processes > 1 and earlier.processes > 1
+    )
 
 
 def _changes(recipe, target, bucket):
