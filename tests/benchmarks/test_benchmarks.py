@@ -6,6 +6,7 @@ import bench_decoder_lora
 import bench_dora
 import bench_engine
 import bench_metrics
+import bench_plan
 import bench_prepare
 import bench_read
 import bench_saving
@@ -51,6 +52,23 @@ def test_whole_clip_chunks_and_frame_groups_are_equal():
             output, gradient = differences(way, ways[0])
             assert output <= TOLERANCE and (gradient is not None) == backward
             assert not backward or gradient <= TOLERANCE
+
+
+def test_a_plan_is_made_and_measured_for_what_is_trained():
+    sizes = {
+        "dim": 24,
+        "ffn_dim": 32,
+        "num_heads": 2,
+        "num_layers": 3,
+        "in_dim": 16,
+        "out_dim": 16,
+        "image_input": False,
+    }
+    case = bench_plan.Case("train-dit", "small", {"adapter.kind": "lora"}, sizes, (16, 2, 4, 4))
+    assert bench_plan.predict(case, "cpu") > 0
+    assert bench_plan.measure(case, "cpu") >= 0  # this process may have held more before
+    names = [case.name for case in bench_plan.real_width_cases()]
+    assert len(set(names)) == len(names) == 4
 
 
 def test_the_factored_dora_equals_peft():
