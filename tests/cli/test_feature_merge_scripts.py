@@ -75,4 +75,4 @@ def test_vgg_weights_are_used_where_they_are(tmp_path, dataset, reference_dir):
 def test_errors_are_one_message(tmp_path, dataset, capsys):
     arguments = ["--dataset_base_path", str(dataset), "--vae_lora_path", "d.bin", "--output_path", str(tmp_path)]
     code = script("train_feature_merge").main([*arguments, "--base_vae_path", "nowhere.pth", "--perceptual", "none"])
-    assert code == 2 and "d.bin: no such weight file" in capsys.readouterr().err
+    assert code == 2 and "nowhere.pth: no such weight file" in capsys.readouterr().err

@@ -106,10 +106,10 @@ def test_decoders_are_composed_in_float32(vae, autocast):
     torch.testing.assert_close(pair.lora_B.grad, composed_gradient(vae, composed), atol=1e-6, rtol=1e-5)
 
 
-def test_gradients_agree_whole_and_chunked(vae, io):
+def test_gradients_agree_whole_chunked_and_computed_twice(vae, io):
     vae.set_trainable("full")
     gradients = []
-    for chunk_size in (None, 1):
+    for chunk_size, vae.gradient_checkpointing in ((None, False), (1, False), (None, True)):
         vae.chunk_size = chunk_size
         vae.zero_grad()
         rgb, alpha = vae.decode_raw(vae.encode_raw(io["hard"], alpha_of(io)))
@@ -117,7 +117,24 @@ def test_gradients_agree_whole_and_chunked(vae, io):
         gradients.append({name: p.grad.clone() for name, p in vae.named_parameters() if p.requires_grad})
     assert len(gradients[0]) == 33 + 2 * 2 * 38
     for name, whole in gradients[0].items():
-        assert (gradients[1][name] - whole).norm() <= 1e-4 * whole.norm() + 1e-7, name
+        for other in gradients[1:]:
+            assert (other[name] - whole).norm() <= 1e-4 * whole.norm() + 1e-7, name
+
+
+def test_computed_twice_less_is_kept(vae, io):
+    """Nothing but what goes into each part of the decoders waits for the backward pass."""
+    latents = vae.set_trainable("full").encode_raw(io["hard"], alpha_of(io)).detach()
+    kept = []
+    for vae.gradient_checkpointing in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.numel()) or tensor, lambda x: x
+        ):
+            rgb, alpha = vae.decode_raw(latents)
+        kept.append((sum(sizes), rgb.detach(), alpha.detach()))
+    assert kept[1][0] < kept[0][0] / 3
+    for ours, plain in zip(kept[1][1:], kept[0][1:], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
 
 
 def test_modes_train_what_they_say(vae):

@@ -90,25 +90,26 @@ def test_a_batch_is_its_clips(vae):
         torch.testing.assert_close(both[index : index + 1], single, atol=TOLERANCE, rtol=0)
 
 
-def test_gradients_reach_all_that_trains_and_agree_in_chunks(base_file, clip):
+def test_gradients_reach_all_that_trains_and_agree_in_chunks_and_computed_twice(base_file, clip):
     vae = RGBAlphaVAE.from_pretrained(base_file, lora_rank=RANK, init="random")
     with_random_lora(vae).set_trainable("full")
     for block in vae.merge.middle:
         if isinstance(block, AttentionBlock):  # its projection starts at zero, which hides what is behind it
             torch.nn.init.normal_(block.proj.weight, std=0.1)
 
-    def gradients(chunk_size):
-        vae.chunk_size = chunk_size
+    def gradients(chunk_size, gradient_checkpointing=False):
+        vae.chunk_size, vae.gradient_checkpointing = chunk_size, gradient_checkpointing
         vae.zero_grad()
         rgb, alpha = vae.decode_raw(vae.encode_raw(*clip))
         (rgb.square().mean() + alpha.mean()).backward()
         return {name: p.grad.clone() for name, p in vae.named_parameters() if p.requires_grad}
 
-    whole, chunked = gradients(None), gradients(1)
-    assert whole.keys() == chunked.keys()
+    whole, chunked, twice = gradients(None), gradients(1), gradients(None, gradient_checkpointing=True)
+    assert whole.keys() == chunked.keys() == twice.keys()
     for name, gradient in whole.items():
         assert gradient.norm() > 0, name
         assert (chunked[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
+        assert (twice[name] - gradient).norm() <= 1e-3 * gradient.norm(), name
 
 
 @torch.no_grad()

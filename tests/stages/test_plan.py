@@ -22,7 +22,7 @@ from wan_alpha.training.recipes import PlanRecipe
 
 # Preset -> (GiB, processes that the weights are in parts over): what its name or its head says.
 PRESETS = {
-    "stage1_mac": (64, 1), "stage1_rgba_vae_24gb": (24, 1), "stage1_rgba_vae_80gb": (80, 1),
+    "stage1_mac": (16, 1), "stage1_rgba_vae_24gb": (24, 1), "stage1_rgba_vae_80gb": (80, 1),
     "stage2_dora_1_3b_24gb": (24, 1), "stage2_dora_14b_80gb": (80, 1), "stage2_dora_a14b_high_80gb": (80, 1),
     "stage2_dora_a14b_low_80gb": (80, 1), "stage2_full_1_3b_80gb": (80, 1), "stage2_lora_1_3b_16gb": (16, 1),
     "stage2_lora_1_3b_8gb": (8, 1), "stage2_textual_inversion_8gb": (8, 1), "stage2_ti2v_5b_4gpus": (80, 4),

@@ -205,6 +205,24 @@ def test_bf16_computes_the_same_and_trains_float32(tmp_path, make_recipe):
     )
 
 
+def test_activations_computed_twice_change_nothing(tmp_path, make_recipe, reference_dir):
+    changes = {
+        "loss.perceptual": "vgg16", "loss.perceptual_weights": reference_dir / "vgg16_relu2_2_random.safetensors",
+        "training.max_steps": 2, "data.height": 16, "data.width": 16,
+    }  # fmt: skip
+    plain = train_vae(make_recipe(tmp_path / "plain", **changes))
+    twice = train_vae(make_recipe(tmp_path / "twice", **changes, **{"training.gradient_checkpointing": True}))
+    assert twice.losses == pytest.approx(plain.losses, rel=1e-5)
+    ours, theirs = (load_state_dict(tmp_path / name / "rgba_vae.safetensors") for name in ("twice", "plain"))
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] - theirs[name]).norm() <= 1e-2 * theirs[name].norm() + 1e-4 for name in theirs)
+
+
+def test_chunks_and_activations_computed_twice_are_refused(tmp_path, make_recipe):
+    with pytest.raises(ConfigError, match="model.chunk_size = 1 has no effect .* give one of the two"):
+        make_recipe(tmp_path, **{"model.chunk_size": 1, "training.gradient_checkpointing": True})
+
+
 def test_merge_mode_needs_trained_decoders(tmp_path, make_recipe):
     with pytest.raises(ConfigError, match=r"model\.decoder_lora"):
         make_recipe(tmp_path, **{"model.mode": "merge"})

@@ -33,6 +33,7 @@ from diffsynth.models.wan_video_vae import (
     patchify,
     unpatchify,
 )
+from torch import nn
 
 TEMPORAL_STRIDE = 4
 RGB_CHANNELS = 3
@@ -205,7 +206,25 @@ def decoder_frames(decoder, z, state=None):
     """
     x = causal_conv(decoder.conv1, z, state)
     x = run_blocks(decoder.upsamples, run_blocks(decoder.middle, x, state), state)
-    x = run_blocks(decoder.head, x, state)
+    return frames_of_places(run_blocks(decoder.head, x, state))
+
+
+def decoder_parts(decoder):
+    """(name, module) of the parts that :func:`decoder_frames` runs one after the other, each for :func:`run_part`."""
+    yield "conv1", decoder.conv1
+    for group in ("middle", "upsamples"):
+        for number, block in enumerate(getattr(decoder, group)):
+            yield f"{group}.{number}", block
+    yield "head", decoder.head
+
+
+def run_part(part, x):
+    """Run one of :func:`decoder_parts` over a whole clip."""
+    return run_blocks(part if isinstance(part, nn.Sequential) else [part], x)
+
+
+def frames_of_places(x):
+    """What the decoder's head makes as frames: (B, 3 or 12, T, H, W) to (B, 3, T, p*H, p*W)."""
     return unpatchify(x, pixels_per_place(x.shape[1]))
 
 

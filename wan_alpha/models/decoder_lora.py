@@ -9,8 +9,9 @@ import math
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from wan_alpha.models.causal_vae import decoder_frames
+from wan_alpha.models.causal_vae import decoder_frames, decoder_parts, frames_of_places, run_part
 
 
 def decoder_convolutions(decoder):
@@ -84,3 +85,30 @@ class WanDecoder(nn.Module):
         """Decode (B, C, n, h, w) with ``weights`` in place of the base's; see :func:`decoder_frames`."""
         replaced = {f"decoder.{name}": weight for name, weight in weights.items()}
         return torch.func.functional_call(self, replaced, (z, state))
+
+    def run_checkpointed(self, weights, z):
+        """:meth:`run` over a whole clip; the backward pass computes each part again from what went into it.
+
+        Args:
+            weights: as there; z: (B, C, n, h, w).
+        """
+        x = z
+        for name, part in decoder_parts(self.decoder):
+            own = {key: weight for key, weight in weights.items() if key.startswith(f"{name}.")}
+            names = tuple(f"part.{key.removeprefix(name + '.')}" for key in own)
+            # The weights go in with x: by the time of the backward pass a call with replaced ones would have ended.
+            x = checkpoint(_run_part, part, names, x, *own.values(), use_reentrant=False)
+        return frames_of_places(x)
+
+
+class _Part(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x):
+        return run_part(self.part, x)
+
+
+def _run_part(part, names, x, *weights):
+    return torch.func.functional_call(_Part(part), dict(zip(names, weights, strict=True)), (x,))

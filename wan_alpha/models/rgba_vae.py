@@ -33,6 +33,7 @@ class RGBAlphaVAE(nn.Module):
         base: the frozen ``VideoVAE_`` (Wan2.1) or ``VideoVAE38_`` (Wan2.2); merge: the :class:`FeatureMergeBlock`.
         foreground, alpha: the :class:`DecoderLoRA` of each decoder.
         chunk_size: latent frames a pass, None for the whole clip: the same numbers either way, chunks bound memory.
+        gradient_checkpointing: whether training computes the decoders' activations twice, over the whole clip.
         tiling: a :class:`~wan_alpha.models.tiling.Tiling` for frames too large for one pass, or None.
         spatial_stride: pixels a latent cell, 8 (Wan2.1) or 16 (Wan2.2); latent_channels: 16 or 48.
     """
@@ -68,6 +69,7 @@ class RGBAlphaVAE(nn.Module):
         for name, values in (("latent_mean", kind.latent_mean), ("latent_std", kind.latent_std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1, 1), persistent=False)
         self.chunk_size = None
+        self.gradient_checkpointing = False
         self._tiling = None
         self._decoder = WanDecoder(base.decoder)
         self.set_trainable("none")
@@ -214,6 +216,9 @@ class RGBAlphaVAE(nn.Module):
         Returns:
             foreground and alpha, each (B, 3, 4n+1, s*h, s*w), about [-1, 1].
         """
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            z = self.base.conv2(raw_latents.to(self._dtype))
+            return tuple(self._decoder.run_checkpointed(weights, z) for weights in self._composed())
         chunks = list(self._iterate_raw(raw_latents, self.chunk_size or raw_latents.shape[2]))
         return tuple(torch.cat(frames, dim=2) for frames in zip(*chunks, strict=True))
 
@@ -234,7 +239,7 @@ class RGBAlphaVAE(nn.Module):
 
     def _iterate_raw(self, raw_latents, chunk_size):
         z = self.base.conv2(raw_latents.to(self._dtype))
-        weights = [lora.compose(self.base.decoder) for lora in (self.foreground, self.alpha)]
+        weights = self._composed()
         height, width = z.shape[3:]
         windows = [(slice(0, height), slice(0, width))]
         if self.tiling is not None:
@@ -245,6 +250,10 @@ class RGBAlphaVAE(nn.Module):
                 self._decode_windows(chunk, windows, stream_weights, stream_states)
                 for stream_weights, stream_states in zip(weights, states, strict=True)
             )
+
+    def _composed(self):
+        """Both decoders' weights, foreground and alpha."""
+        return [lora.compose(self.base.decoder) for lora in (self.foreground, self.alpha)]
 
     def _decode_windows(self, z, windows, weights, states):
         if len(windows) == 1:

@@ -1,10 +1,10 @@
 """Textual inversion in stage 2: captions are encoded in each step, and a placeholder learns with the loss."""
 
 import torch
-from diffsynth.core import gradient_checkpoint_forward
 from torch import nn
 
 from wan_alpha.errors import ConfigError
+from wan_alpha.models.checkpointed import Checkpointed
 from wan_alpha.models.textual_inversion import learned_placeholders, start_placeholders
 from wan_alpha.models.wan import encode_prompts_with_gradient, load_wan
 from wan_alpha.weights.textual_inversion import placeholder_metadata
@@ -53,18 +53,7 @@ class CaptionEncoder(nn.Module):
 
 def checkpoint_blocks(text_encoder) -> None:
     """Compute the encoder's blocks again in the backward pass; comes after what is done to their weights."""
-    text_encoder.blocks = nn.ModuleList(map(_CheckpointedBlock, text_encoder.blocks))
-
-
-class _CheckpointedBlock(nn.Module):
-    """A block whose activations are not kept."""
-
-    def __init__(self, block):
-        super().__init__()
-        self.block = block
-
-    def forward(self, *inputs, **options):
-        return gradient_checkpoint_forward(self.block, True, False, *inputs, **options)
+    text_encoder.blocks = nn.ModuleList(map(Checkpointed, text_encoder.blocks))
 
 
 def check_captions_name(placeholder, prompts) -> None:

@@ -49,7 +49,7 @@ def plan_vae(recipe, target, assumptions):
 
 def memory_of_steps(vae, recipe, target, assumptions, bucket):
     """The StepMemory of steps on clips of one size."""
-    from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss
+    from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss, checkpoint_gradients
 
     settings = recipe.training
     module = ReconstructionModule(vae, build_loss(recipe.loss.model_copy(update={"perceptual": "none"})))
@@ -57,6 +57,8 @@ def memory_of_steps(vae, recipe, target, assumptions, bucket):
     if recipe.loss.perceptual == "vgg16":
         module.loss.perceptual = VGGPerceptualLoss(features=vgg16_layers().requires_grad_(False))
         module.loss.weights |= {term: recipe.loss.perceptual_weight for term in TERMS if term.startswith("perceptual")}
+    if settings.gradient_checkpointing:
+        checkpoint_gradients(module)
     size = (settings.batch_size, 3, bucket.frames, bucket.height, bucket.width)
 
     def make_loss(module):

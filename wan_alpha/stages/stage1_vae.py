@@ -13,6 +13,7 @@ from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.data.sampling import seeded_generator
 from wan_alpha.losses.reconstruction import TEMPORAL_TERMS, TERMS, RGBAReconstructionLoss
 from wan_alpha.metrics.reconstruction import ReconstructionMeter
+from wan_alpha.models.checkpointed import Checkpointed
 from wan_alpha.models.devices import announce, choose_compute, is_first_process
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.stages.clips import plan_recipe_clips
@@ -63,6 +64,13 @@ class ReconstructionModule(nn.Module):
         return self.loss(
             pred_rgb, pred_alpha, rgb, alpha, hard_background=hard_background, soft_background=soft_background
         )
+
+
+def checkpoint_gradients(module) -> None:
+    """Let a ReconstructionModule compute the decoders' and the perceptual network's activations twice."""
+    module.vae.gradient_checkpointing = True
+    if module.loss.perceptual is not None:
+        module.loss.perceptual = Checkpointed(module.loss.perceptual)
 
 
 def random_backgrounds(sample_seeds, render):
@@ -207,7 +215,8 @@ def _train(recipe):
         shown = held_out_clips(recipe.data.model_copy(update=own))
     with measured("load"):
         module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
-
+    if recipe.training.gradient_checkpointing:
+        checkpoint_gradients(module)
     metadata = module.vae.metadata(recipe.as_dict())
 
     def validate(module):

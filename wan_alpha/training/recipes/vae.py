@@ -106,6 +106,14 @@ class LossSettings(Section):
         return self
 
 
+class TrainVAESettings(TrainingSettings):
+    """How stage 1 trains."""
+
+    gradient_checkpointing: bool = Field(
+        False, description="compute the activations of decoders and perceptual network twice to save memory"
+    )
+
+
 class TrainVAERecipe(PlannedRecipe):
     """Stage 1: train the RGBA VAE."""
 
@@ -117,7 +125,16 @@ class TrainVAERecipe(PlannedRecipe):
     model: TrainVAEModel
     data: TrainVAEData
     loss: LossSettings
-    training: TrainingSettings
+    training: TrainVAESettings
+
+    @model_validator(mode="after")
+    def _checkpoints_are_of_whole_clips(self):
+        if self.training.gradient_checkpointing and self.model.chunk_size is not None:
+            raise ValueError(
+                f"model.chunk_size = {self.model.chunk_size} has no effect on decoders with "
+                "training.gradient_checkpointing, which take the whole clip: give one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_process_keeps_the_clips(self):
