@@ -48,6 +48,11 @@ def real_width_cases(num_blocks=4, shape=(16, 5, 36, 36), clip=(5, 64, 64)):
         dit("DoRA, checkpointing", **{"adapter.kind": "dora", "training.gradient_checkpointing": True}),
         dit("full, checkpointing", **{"adapter.kind": "full", "training.gradient_checkpointing": True}),
         Case("train-vae", f"RGBA VAE, full, {frames}x{height}x{width}", {**data, **plain}),
+        Case(
+            "train-vae",
+            f"RGBA VAE, full, {frames}x{height}x{width}, checkpointing",
+            {**data, **plain, "training.gradient_checkpointing": True},
+        ),
     ]
 
 
@@ -160,12 +165,15 @@ def _vae_module(case, recipe):
 
     from wan_alpha.models.base_vae import shape_known_vae
     from wan_alpha.models.rgba_vae import RGBAlphaVAE
-    from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss
+    from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss, checkpoint_gradients
 
     vae = RGBAlphaVAE(_filled(shape_known_vae(VAE_SIZES)), 128, init="random").set_trainable(recipe.model.mode)
     bucket = recipe.data.shapes[0]
     size = (bucket.frames, bucket.height, bucket.width)
-    return ReconstructionModule(vae, build_loss(recipe.loss)), {
+    module = ReconstructionModule(vae, build_loss(recipe.loss))
+    if recipe.training.gradient_checkpointing:
+        checkpoint_gradients(module)
+    return module, {
         "rgb": torch.zeros(3, *size),
         "alpha": torch.ones(1, *size),
     }

@@ -201,6 +201,7 @@ def measure(options, is_ours):
         loss, module = make(dit, batch, options.kind, options.rank, options.gradient_checkpointing, options.precision)
     else:
         vae = RGBAlphaVAE(random_vae(options.width), options.rank).set_trainable("full").to(device)
+        vae.gradient_checkpointing = options.gradient_checkpointing  # diffsynth's decoder knows none
         make = our_vae_step if is_ours else plain_vae_step
         loss, module = make(vae, clip_batch(options.size, device), options.precision)
     taken = take_steps(loss, module, device, options)
