@@ -115,6 +115,8 @@ def test_what_a_change_brings_is_what_a_plan_with_it_says(capsys):
     found = json.loads(capsys.readouterr().out)
     told = {one["change"]: one["peak"] for one in found["changes"]}
     assert all(peak < found["peak"] for peak in told.values()) and found["together"]
+    chosen = [change.split(" = ")[0] for change in found["together"]]
+    assert len(set(chosen)) == len(chosen), "one value of an option"
     main(["plan", *arguments, "--training.gradient_checkpointing", "true"])
     assert json.loads(capsys.readouterr().out)["peak"] == told["training.gradient_checkpointing = true"]
 

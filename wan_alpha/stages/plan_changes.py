@@ -6,6 +6,7 @@ from wan_alpha.data.buckets import nearest_frames, nearest_sides
 from wan_alpha.training.config import dotted_fields
 from wan_alpha.training.foresight import show_gib
 
+_CHECKPOINTING = "training.gradient_checkpointing"
 _SHARDS = (2, 4, 8)
 _LESS = 0.995  # of the peak: what saves less is not worth a line
 
@@ -77,14 +78,17 @@ def advise(recipe, target, bucket, make_plan):
         plan = alone if not combined else None if tried is None else make_plan(*tried)
         if plan is not None and plan.peak < _LESS * peak:
             state, peak, fits = tried, plan.peak, plan.fits()
-            # Of sizes of clips, and of numbers of processes, the last one holds.
+            # Of values of one option, sizes of clips and numbers of processes the last one holds.
             combined = [one for one in combined if not _replaces(change, one)] + [change]
     return Advice(single, [change.text for change in combined] if fits else [], peak if fits else None)
 
 
 def _replaces(change, earlier):
-    return (change.bucket is not None and earlier.bucket is not None) or (
-        change.processes > 1 and earlier.processes > 1
+    options, others = ({name for name, _ in one.options} - {_CHECKPOINTING} for one in (change, earlier))
+    return (
+        (change.bucket is not None and earlier.bucket is not None)
+        or (change.processes > 1 and earlier.processes > 1)
+        or bool(options & others)
     )
 
 
@@ -96,8 +100,8 @@ def _changes(recipe, target, bucket):
     def option(name, value):
         return Change(f"{name} = {str(value).lower() if isinstance(value, bool) else value}", ((name, value),))
 
-    if "training.gradient_checkpointing" in known and not settings.gradient_checkpointing:
-        yield replace(option("training.gradient_checkpointing", True), is_checkpointing=True)
+    if _CHECKPOINTING in known and not settings.gradient_checkpointing:
+        yield replace(option(_CHECKPOINTING, True), is_checkpointing=True)
     if settings.batch_size > 1:
         accumulation = settings.gradient_accumulation * settings.batch_size
         yield Change(
@@ -108,12 +112,13 @@ def _changes(recipe, target, bucket):
         yield option("training.ema_on_cpu", True)
     if "training.offload_activations" in known and target.device_type == "cuda":
         yield from _with_checkpointing(recipe, "training.offload_activations", True)
-    if "model.quantization" in known and recipe.adapter.kind != "full" and target.device_type == "cuda":
-        for value in ("fp8", "nf4"):
-            if recipe.model.quantization is None:
-                yield from _with_checkpointing(recipe, "model.quantization", value)
-    if "training.offload_blocks" in known and recipe.adapter.kind != "full" and target.device_type == "cuda":
+    if "adapter.kind" in known and recipe.adapter.kind != "full" and target.device_type == "cuda":
+        # nf4 last: it costs the most of the result, and blocks that wait in host memory are none of its own.
+        if recipe.model.quantization is None:
+            yield from _with_checkpointing(recipe, "model.quantization", "fp8")
         yield from _with_checkpointing(recipe, "training.offload_blocks", True)
+        if recipe.model.quantization is None:
+            yield from _with_checkpointing(recipe, "model.quantization", "nf4")
     if settings.optimizer == "adamw" and target.device_type == "cuda":
         yield option("training.optimizer", "adamw_8bit")
     if bucket is not None:
@@ -127,7 +132,7 @@ def _with_checkpointing(recipe, name, value):
     text = f"{name} = {str(value).lower() if isinstance(value, bool) else value}"
     options = ((name, value),)
     if not recipe.training.gradient_checkpointing:
-        text, options = f"{text} (with gradient_checkpointing)", (*options, ("training.gradient_checkpointing", True))
+        text, options = f"{text} (with gradient_checkpointing)", (*options, (_CHECKPOINTING, True))
     yield Change(text, options, needs_checkpointing=True)
 
 
