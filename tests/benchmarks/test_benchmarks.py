@@ -68,7 +68,7 @@ def test_a_plan_is_made_and_measured_for_what_is_trained():
     assert bench_plan.predict(case, "cpu") > 0
     assert bench_plan.measure(case, "cpu") >= 0  # this process may have held more before
     names = [case.name for case in bench_plan.real_width_cases()]
-    assert len(set(names)) == len(names) == 4
+    assert len(set(names)) == len(names) == 5
 
 
 def test_the_factored_dora_equals_peft():
