@@ -13,6 +13,7 @@ from wan_alpha.models import block_offload
 from wan_alpha.models.quantize import frozen_linears
 from wan_alpha.models.textual_inversion import add_placeholders
 from wan_alpha.models.wan import encode_prompts, load_wan
+from wan_alpha.stages import stage2_dit
 from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.placeholders import CaptionEncoder
 from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
@@ -108,6 +109,10 @@ def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monk
     [
         ({"textual_inversion.placeholder": "<other>"}, "none of the cache's 3 captions names it"),
         ({"textual_inversion.placeholder": "a"}, "the tokenizer knows 'a' already"),
+        (
+            {"textual_inversion.initializer": "\u4e00"},
+            "initializer '\u4e00' of '<thing>': the tokenizer does not know it",
+        ),
         ({"textual_inversion.initializer": "absent"}, "textual_inversion.initializer: missing"),
         ({"textual_inversion.placeholder": "absent"}, "initializer has no effect without placeholder"),
         (
@@ -121,7 +126,8 @@ def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monk
         ({"adapter.rank": 4}, "adapter.rank has no effect with kind = 'none'"),
     ],
 )
-def test_what_is_refused(make_recipe, changes, message):
+def test_what_is_refused_before_anything_is_loaded(make_recipe, monkeypatch, changes, message):
+    monkeypatch.setattr(stage2_dit, "load_trained_dits", None)
     with pytest.raises(ConfigError, match=message):
         train_dit(make_recipe(**changes))
 

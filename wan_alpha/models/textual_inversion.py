@@ -174,6 +174,19 @@ def start_placeholders(pipe, initializers, num_vectors=1) -> PlaceholderEmbeddin
     return add_placeholders(pipe, Placeholders(vectors), units=units)
 
 
+def check_words(tokenizer, word, known, num_vectors=1):
+    """What :func:`start_placeholders` would refuse, told by the tokenizer alone, before any weight is loaded.
+
+    Args:
+        tokenizer: as loaded, without placeholders; it is spent. word: placeholder; known: its initializer.
+
+    Raises:
+        ConfigError: as there.
+    """
+    _known_ids(tokenizer, word, known)
+    PlaceholderTokenizer(tokenizer).add(word, num_vectors)
+
+
 def learned_placeholders(pipe) -> dict:
     """placeholder -> (n, width) float32 of a pipeline; {} where it has none."""
     embedding = pipe.text_encoder.token_embedding
@@ -189,11 +202,15 @@ def _extended(pipe):
     return pipe.text_encoder.token_embedding
 
 
-def _known_vectors(pipe, word, known):
-    tokenizer = pipe.tokenizer.tokenizer
-    ids = tokenizer(known, add_special_tokens=False).input_ids
-    if not ids or tokenizer.unk_token_id in ids:
+def _known_ids(tokenizer, word, known):
+    ids = tokenizer.tokenizer(known, add_special_tokens=False).input_ids
+    if not ids or tokenizer.tokenizer.unk_token_id in ids:
         raise ConfigError(f"initializer {known!r} of {word!r}: the tokenizer does not know it; give a common word")
+    return ids
+
+
+def _known_vectors(pipe, word, known):
+    ids = _known_ids(pipe.tokenizer, word, known)
     embedding = pipe.text_encoder.token_embedding
     table = embedding.table if isinstance(embedding, PlaceholderEmbedding) else embedding
     return table.weight.detach()[torch.tensor(ids, device=table.weight.device)].float()

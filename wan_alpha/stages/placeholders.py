@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from wan_alpha.errors import ConfigError
+from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.checkpointed import Checkpointed
-from wan_alpha.models.textual_inversion import learned_placeholders, start_placeholders
-from wan_alpha.models.wan import encode_prompts_with_gradient, load_wan
+from wan_alpha.models.textual_inversion import check_words, learned_placeholders, start_placeholders
+from wan_alpha.models.wan import encode_prompts_with_gradient, load_tokenizer, load_wan
 from wan_alpha.weights.textual_inversion import placeholder_metadata
+from wan_alpha.weights.wan_layout import find_wan_files
 
 EMBEDDINGS_FILE = "embeddings.safetensors"
 
@@ -54,6 +55,23 @@ class CaptionEncoder(nn.Module):
 def checkpoint_blocks(text_encoder) -> None:
     """Compute the encoder's blocks again in the backward pass; comes after what is done to their weights."""
     text_encoder.blocks = nn.ModuleList(map(Checkpointed, text_encoder.blocks))
+
+
+def check_placeholder(source, settings, prompts) -> None:
+    """Refuse what a placeholder cannot be, by tokenizer and captions alone, before any weight is loaded.
+
+    Args:
+        source: Wan model; settings: TextualInversionSettings with a placeholder; prompts: captions of the cache.
+
+    Raises:
+        ConfigError: the tokenizer knows the placeholder, or not the initializer; no caption names the placeholder.
+        CheckpointError: no tokenizer there.
+    """
+    check_captions_name(settings.placeholder, prompts)
+    folder = find_wan_files(source).tokenizer
+    if not folder:
+        raise CheckpointError(f"{source}: holds no tokenizer (google/umt5-xxl), to learn a word with")
+    check_words(load_tokenizer(folder), settings.placeholder, settings.initializer, settings.num_vectors)
 
 
 def check_captions_name(placeholder, prompts) -> None:

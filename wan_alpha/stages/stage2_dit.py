@@ -34,7 +34,7 @@ from wan_alpha.stages.flow_objective import (
 )
 from wan_alpha.stages.low_memory import check_low_memory, save_memory
 from wan_alpha.stages.memory_check import check_memory, dit_estimate
-from wan_alpha.stages.placeholders import CaptionEncoder, check_captions_name
+from wan_alpha.stages.placeholders import CaptionEncoder, check_placeholder
 from wan_alpha.stages.plan_dit import plan_dit
 from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
@@ -249,15 +249,17 @@ def _train(recipe):
     if recipe.validation_cache is not None:
         validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
         check_same_encoders(cache, validation.cache)
+    placeholder = recipe.textual_inversion.placeholder
+    if placeholder is not None:
+        check_placeholder(recipe.model.wan, recipe.textual_inversion, cache.prompts())
     check_memory(recipe, plan_dit, recipe.training.device, dit_estimate(recipe, cache))
     compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
     with measured("load"), StageBars("tensors", enabled=is_first_process()) as bars:
         pipe = load_trained_dits(recipe.model, compute.dtype, callback=bars)
     check_fits_dit(cache, pipe.dit)
-    captions, placeholder = None, recipe.textual_inversion.placeholder
+    captions = None
     if placeholder is not None:
-        check_captions_name(placeholder, cache.prompts())
         with StageBars("tensors", enabled=is_first_process()) as bars:
             captions = CaptionEncoder(recipe.model.wan, recipe.textual_inversion, compute.dtype, bars)
     with StageBars("tensors", enabled=is_first_process()) as bars:
