@@ -1,6 +1,6 @@
 """What ``wan-alpha plan`` predicts against what training takes, at widths of real models: within a tenth.
 
-pytest -m slow tests/slow/test_plan_memory.py -s
+pytest -n 0 -m slow tests/slow/test_plan_memory.py -s
 """
 
 import sys

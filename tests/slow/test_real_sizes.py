@@ -1,6 +1,6 @@
 """The real sizes, from files in the real naming, with random weights: gigabytes of disk and memory, minutes.
 
-pytest -m slow tests/slow -s
+pytest -n 0 -m slow tests/slow -s
 """
 
 import json

@@ -1,6 +1,6 @@
 """Both stages on the tiny family, 24 steps: stopped in every step, and killed, they are the run that never stopped.
 
-pytest -m slow tests/slow/test_resume.py
+pytest -n 0 -m slow tests/slow/test_resume.py
 """
 
 import json
