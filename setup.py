@@ -35,6 +35,10 @@ setup(
         "scipy",
         "tensorboard",
     ],
-    extras_require={"test": ["pytest>=8", "pytest-xdist"], "ui": ["gradio>=6.31,<7"], "quant": ["torchao>=0.16", "bitsandbytes>=0.46"]},
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist"],
+        "ui": ["gradio>=6.31,<7"],
+        "quant": ["torchao>=0.16", "bitsandbytes>=0.46"],
+    },
     entry_points={"console_scripts": ["wan-alpha = wan_alpha.cli.main:main"]},
 )
