@@ -1,6 +1,7 @@
 import pytest
 from tiny_wan_files import write_dataset, write_wan
 
+from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import CacheRecipe
 
@@ -29,3 +30,11 @@ def make_cache_recipe(wan_folder, dataset_folder, reference_dir):
         return load_recipe(CacheRecipe, overrides=overrides | changes)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def cache_folder(tmp_path_factory, make_cache_recipe):
+    """A cache of the module's own models and clips, made once for it."""
+    folder = tmp_path_factory.mktemp("cache") / "train"
+    build_cache(make_cache_recipe(folder))
+    return folder

@@ -9,7 +9,6 @@ from wan_alpha.cli.main import main
 from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.load import load_dit, shape_dit
 from wan_alpha.models.wan import predict_velocity
-from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.plan_dit import memory_of_steps
 from wan_alpha.stages.plans import Assumptions, Target
 from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss, build_vae, train_vae
@@ -19,13 +18,6 @@ from wan_alpha.training.live_memory import LiveMemory
 from wan_alpha.training.performance import read_performance
 from wan_alpha.training.recipes import TrainDiTRecipe, TrainVAERecipe
 from wan_alpha.weights.wan_layout import find_wan_files
-
-
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory, make_cache_recipe):
-    folder = tmp_path_factory.mktemp("cache")
-    build_cache(make_cache_recipe(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")

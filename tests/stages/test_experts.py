@@ -13,7 +13,6 @@ from wan_alpha.inference.expert_adapters import merge_adapters
 from wan_alpha.inference.generate import generate
 from wan_alpha.models.load import load_wan
 from wan_alpha.models.wan import predict_velocity
-from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.experts import predict_by_experts
 from wan_alpha.stages.flow_objective import draw_sample, training_scheduler
 from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
@@ -29,13 +28,6 @@ BOUNDARY = 0.875
 @pytest.fixture(scope="module")
 def experts_folder(tmp_path_factory):
     return write_experts(tmp_path_factory.mktemp("experts") / "Wan2.2-T2V-A14B-tiny")
-
-
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory, make_cache_recipe):
-    folder = tmp_path_factory.mktemp("experts") / "cache"
-    build_cache(make_cache_recipe(folder))
-    return folder
 
 
 @pytest.fixture

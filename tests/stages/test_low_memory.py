@@ -22,13 +22,6 @@ OFFLOADED = {"training.offload_blocks": True, "training.offload_activations": Tr
 NUM_STEPS = 3
 
 
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory, make_cache_recipe):
-    folder = tmp_path_factory.mktemp("cache")
-    build_cache(make_cache_recipe(folder))
-    return folder
-
-
 @pytest.fixture
 def make_recipe(wan_folder, cache_folder, tmp_path):
     def make(name, **changes):

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from test_dry_run import cache_folder, given  # noqa: F401 (fixtures)
+from test_dry_run import given  # noqa: F401 (a fixture)
 
 from wan_alpha.cli.main import main
 from wan_alpha.cli.plan import make_result, read_planned_recipe

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from test_dry_run import cache_folder, given  # noqa: F401 (fixtures)
+from test_dry_run import given  # noqa: F401 (a fixture)
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.stages.stage1_vae import train_vae

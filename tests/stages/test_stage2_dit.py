@@ -33,13 +33,6 @@ SMALL = {"rank": 4, "alpha": 8}
 NUM_STOPPED_STEPS = 6
 
 
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory, make_cache_recipe):
-    folder = tmp_path_factory.mktemp("cache")
-    build_cache(make_cache_recipe(folder))
-    return folder
-
-
 @pytest.fixture
 def make_module(wan_folder, cache_folder):
     def make(kind="dora", checkpointing=False, **objective):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_dry_run import cache_folder, given  # noqa: F401 (fixtures)
+from test_dry_run import given  # noqa: F401 (a fixture)
 
 from wan_alpha.cli.main import main
 from wan_alpha.models.adapters import add_adapter, save_adapter

@@ -61,13 +61,6 @@ def make_cache_recipe(wan_folder, clips_folder, stage1):
     return make
 
 
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory, make_cache_recipe):
-    folder = tmp_path_factory.mktemp("wan22") / "cache"
-    build_cache(make_cache_recipe(folder))
-    return folder
-
-
 def test_stage1_trains_and_resumes(tmp_path, make_vae_recipe, stage1):
     folder, straight = stage1
     train_vae(make_vae_recipe(tmp_path, **{"training.max_steps": 1}))
