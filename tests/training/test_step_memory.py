@@ -7,6 +7,7 @@ from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.load import shape_known_dit
 from wan_alpha.models.wan import predict_velocity
 from wan_alpha.training.config import TrainingSettings
+from wan_alpha.training.foresight import checkpoint_bytes
 from wan_alpha.training.live_memory import LiveMemory
 from wan_alpha.training.step_memory import Layout, state_bytes, step_memory
 
@@ -93,3 +94,12 @@ def test_live_memory_counts_what_is_alive():
         assert live.now == 4000 and view.shape == (10,)
         del view
     assert (live.now, live.peak) == (0, 8000)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "per_number"), [("adamw", 12), ("adamw_8bit", 6), ("torch.optim.SGD", 4), ("torch.optim.Adagrad", 8)]
+)
+def test_a_checkpoint_has_what_its_optimizer_keeps(optimizer, per_number):
+    settings = TrainingSettings(max_steps=1, optimizer=optimizer)
+    assert checkpoint_bytes(1000, settings) == 1000 * per_number
+    assert checkpoint_bytes(1000, settings.model_copy(update={"ema_decay": 0.9}), 10) == 1000 * (per_number + 4) + 40

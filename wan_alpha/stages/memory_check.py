@@ -64,6 +64,8 @@ def dit_estimate(recipe, cache):
     sizes = infer_dit_sizes(weight_shapes(files.dit), files.dit)
     weights = sum(_file_size(path) for path in (*files.dit, *files.dit_low_noise, *_caption_files(recipe, files)))
     made = cache.index.preprocessing
+    if not (made.get("buckets") or {"num_frames", "height", "width"} <= made.keys()):
+        return math.inf  # a cache that does not say its clips' sizes: the plan reads them from the items
     texts = made.get("buckets") or [f"{made['num_frames']}x{made['height']}x{made['width']}"]
     cells = max(math.prod((bucket.frames + 3, *bucket.size)) for bucket in map(parse_bucket, texts)) // 1024
     tokens = cells * recipe.training.batch_size

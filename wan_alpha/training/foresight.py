@@ -3,15 +3,18 @@
 import math
 import os
 
+import torch
+
 from wan_alpha.training.config import dotted_fields
-from wan_alpha.training.step_memory import FLOAT32_BYTES
+from wan_alpha.training.step_memory import FLOAT32_BYTES, state_bytes
 
 GIB = 2**30
 
 
 def checkpoint_bytes(num_trained, settings, exported=0):
-    """Bytes of one checkpoint on disk, but for its headers: weights, two moments, average, exported numbers."""
-    return FLOAT32_BYTES * (num_trained * (3 + (settings.ema_decay is not None)) + exported)
+    """Bytes of one checkpoint on disk, without headers: weights, optimizer's state, average, exported numbers."""
+    copies = 1 + (settings.ema_decay is not None)
+    return FLOAT32_BYTES * (num_trained * copies + exported) + state_bytes(torch.Size((1, num_trained)), settings)
 
 
 def num_steps(num_samples, settings, num_processes):
