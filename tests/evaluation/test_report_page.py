@@ -181,6 +181,22 @@ def test_playing_shows_transparent_video(page):
     assert pixel(page, FIRST, (5 + 4 * frame, 8)) == [255, 0, 0, 255]
 
 
+DRAWS_LATE = """{
+    const paint = OffscreenCanvasRenderingContext2D.prototype.drawImage;
+    let left = 3;
+    OffscreenCanvasRenderingContext2D.prototype.drawImage = function(...given) {
+        if (left-- <= 0) paint.apply(this, given);
+    };
+    wanReport.videos.playsAlpha();
+}"""
+
+
+def test_alpha_is_judged_by_a_frame_that_was_drawn(written):
+    with Page() as page:
+        page.open(written)
+        assert page.evaluate(DRAWS_LATE) is True
+
+
 def test_a_browser_that_loses_alpha_plays_frames(written, tmp_path):
     folder = tmp_path / "page"
     shutil.copytree(written.parent, folder)
@@ -193,7 +209,7 @@ def test_a_browser_that_loses_alpha_plays_frames(written, tmp_path):
     )  # fmt: skip
     with Page() as page:
         page.open(folder / "index.html")
-        assert page.evaluate("wanReport.videos.playsAlpha()") is False
+        assert page.evaluate(DRAWS_LATE) is False
         page.evaluate("document.getElementById('play').click()")
         page.wait("wanReport.state.frame >= 2")
         assert page.evaluate("wanReport.players.all.every(p => p.canvas.dataset.source === 'frame')")

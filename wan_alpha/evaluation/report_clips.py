@@ -112,10 +112,15 @@ def check_reference(source, reference):
 
 
 def transparent_video(folder):
-    """A tiny clear WebM: what a browser makes of it tells whether it plays alpha. Returns its bytes."""
+    """A tiny WebM, its left half clear, its right opaque: what a browser makes of it tells whether it plays alpha.
+
+    Returns its bytes.
+    """
     path = Path(folder) / "probe.webm"
+    frames = np.zeros((2, PROBE_SIZE, PROBE_SIZE, 4), np.uint8)
+    frames[:, :, PROBE_SIZE // 2 :] = 255
     with WebmAlphaWriter(path, 8) as writer:
-        writer.write(np.zeros((2, PROBE_SIZE, PROBE_SIZE, 4), np.uint8))
+        writer.write(frames)
     data = path.read_bytes()
     path.unlink()
     return data

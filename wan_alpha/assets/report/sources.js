@@ -86,9 +86,17 @@
   const playsAlpha = () => {
     verdict ??= (async () => {
       const video = await open("probe/video", "probe/video.js");
-      const canvas = new OffscreenCanvas(1, 1), context = canvas.getContext("2d");
-      context.drawImage(video, 0, 0);
-      return context.getImageData(0, 0, 1, 1).data[3] === 0; // it is clear all over
+      const { videoWidth: width, videoHeight: height } = video;
+      const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+      const alpha = x => context.getImageData(x, height / 2, 1, 1).data[3];
+      // A browser may draw nothing for a while after `loadeddata`, which looks like a clear frame: the opaque right
+      // half tells when the frame has been drawn.
+      for (const late = performance.now() + 10000; performance.now() < late;) {
+        context.drawImage(video, 0, 0);
+        if (alpha(width - 2) > 192) return alpha(1) < 64;
+        await new Promise(resolve => setTimeout(resolve, 50));
+      }
+      return false;
     })().catch(() => false);
     return verdict;
   };
