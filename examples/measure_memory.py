@@ -3,9 +3,10 @@
     python examples/measure_memory.py --model Wan2.1-T2V-1.3B --work_dir /tmp/measure [--phases load,dora] [--write]
 
 Each phase (wan_alpha/weights/memory.py says which mode has which) runs in a process of its own: on CUDA the peak of
-`torch.cuda.max_memory_allocated` counts, on a CPU the process's largest resident memory less what its imports took. The
-weights are written to --work_dir in bf16 and removed again. --write puts the figures, with device and day, into
-wan_models.json, where `wan-alpha inspect` reads them. A phase that would not fit is left out, and says so.
+`torch.cuda.max_memory_allocated` counts, on a CPU the process's largest resident memory less what its imports took,
+glibc being told to give freed memory back. The weights are written to --work_dir in bf16 and removed again. --write
+puts the figures, with device and day, into wan_models.json, where `wan-alpha inspect` reads them. A phase that would
+not fit is left out, and says so.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import datetime
 import json
 import math
 import multiprocessing
+import os
 import re
 import resource
 import sys
@@ -45,6 +47,7 @@ def main(arguments=None):
     if unknown := set(wanted) - set(PHASES):
         parser.error(f"--phases {', '.join(sorted(unknown))}: choose of {', '.join(PHASES)}")
     clip = tuple(map(int, given.clip.split("x")))
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "131072")  # glibc: freed memory goes back, and is not counted
     device, name, free = in_fresh_process(find_device, given.device)
     limit = given.limit_gib or SHARE * free
     given.work_dir.mkdir(parents=True, exist_ok=True)
@@ -198,9 +201,13 @@ def run_load(measured, _):
 def run_text(measured, _):
     import torch
 
+    from wan_alpha.stages.plan_cache import CAPTIONS_AT_A_TIME
+
     encoder = measured.text_encoder()
-    ids = torch.randint(0, measured.model.text_encoder["vocab"], (1, NUM_TOKENS), device=measured.device)
+    vocabulary = measured.model.text_encoder["vocab"]
+    ids = torch.randint(0, vocabulary, (CAPTIONS_AT_A_TIME, NUM_TOKENS), device=measured.device)
     with torch.no_grad():
+        encoder.token_embedding.weight.sum()  # all of the table, mapped from the file, counts: a GPU holds all of it
         encoder(ids, torch.ones_like(ids))
     return held_gib(encoder)
 
@@ -217,12 +224,12 @@ def run_sampling(measured, _):
     return held_gib(*dits)
 
 
-def _rgba_vae(measured):
+def _rgba_vae(measured, dtype):
     import torch
 
     from wan_alpha.models.rgba_vae import RGBAlphaVAE
 
-    vae = RGBAlphaVAE.from_pretrained(measured.paths["vae"], dtype=measured.dtype, device=measured.device)
+    vae = RGBAlphaVAE.from_pretrained(measured.paths["vae"], dtype=dtype, device=measured.device)
     vae.chunk_size = 1
     return vae.eval().requires_grad_(False), torch.no_grad()
 
@@ -230,7 +237,7 @@ def _rgba_vae(measured):
 def run_encoding(measured, _):
     import torch
 
-    vae, no_grad = _rgba_vae(measured)
+    vae, no_grad = _rgba_vae(measured, torch.float32)  # as `cache` and `train-vae` have it
     rgb = torch.rand(1, 3, *measured.clip, device=measured.device)
     with no_grad, torch.autocast(measured.device, measured.dtype, enabled=measured.dtype != torch.float32):
         vae.encode_raw(rgb, rgb[:, :1])
@@ -238,7 +245,7 @@ def run_encoding(measured, _):
 
 
 def run_decoding(measured, _):
-    vae, no_grad = _rgba_vae(measured)
+    vae, no_grad = _rgba_vae(measured, measured.dtype)  # as `generate` has it
     shape = measured.latents()[:, : vae.latent_channels]
     with no_grad:
         for _frames in vae.iterate_decode(shape, chunk_size=1):

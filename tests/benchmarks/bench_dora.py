@@ -12,21 +12,22 @@ from diffsynth.models.wan_video_dit import DiTBlock
 from peft import LoraConfig, inject_adapter_in_model
 from side_by_side import print_ways, run_way
 
-from wan_alpha.models.adapters import DEFAULT_TARGETS
+from wan_alpha.models.adapters import DEFAULT_TARGETS, cast_inputs_once
 from wan_alpha.models.dora import use_factored_dora
 
 NUM_TEXT_TOKENS = 512
 
 
-def adapted(base, rank, use_dora, is_factored=False):
-    """A copy of a base with a LoRA or DoRA in float32, away from its start."""
+def adapted(base, rank, use_dora, is_ours):
+    """A copy of a base with a LoRA or DoRA in float32, away from its start; ours: as ``add_adapter`` leaves it."""
     network = copy.deepcopy(base).requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(DEFAULT_TARGETS), use_dora=use_dora)
         inject_adapter_in_model(config, network)
-    if is_factored:
+    if is_ours:
         use_factored_dora(network)
+        cast_inputs_once(network)
     generator = torch.Generator().manual_seed(2)
     for name, parameter in network.named_parameters():
         if "lora_A" in name or "lora_B" in name:
@@ -44,7 +45,7 @@ def compare(width, hidden, num_heads, num_tokens, rank, dtype=torch.float32, rep
     modulation = 0.1 * torch.randn(1, 6, width).to(dtype)
     angles = torch.rand(num_tokens, 1, width // num_heads // 2, dtype=torch.float64)
     rotations = torch.polar(torch.ones_like(angles), angles)
-    kinds = {"LoRA": (False,), "DoRA of PEFT": (True,), "DoRA, factored": (True, True)}
+    kinds = {"LoRA": (False, True), "DoRA of PEFT": (True, False), "DoRA, factored": (True, True)}
     networks = {name: adapted(base, rank, *kind) for name, kind in kinds.items()}
     timed = {name: [] for name in kinds}
     for _ in range(repeats):  # in turn, so that what else the machine does is shared out

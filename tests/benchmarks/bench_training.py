@@ -18,6 +18,7 @@ import argparse
 import copy
 import math
 import multiprocessing
+import os
 import resource
 import time
 from contextlib import contextmanager
@@ -273,6 +274,10 @@ def matrix_rate(device_name, threads=None):
 
 def compare(options):
     """[ours, plain], each measured in a process of its own."""
+    # glibc gives large blocks back at once and gets them again page by page: on a CPU that was up to a third of a step,
+    # more or less by chance. For the processes to come it keeps them.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(1 << 36))
     return [in_fresh_process(measure, options, is_ours) for is_ours in (True, False)]
 
 

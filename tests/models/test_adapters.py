@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.adapters import (
@@ -148,6 +149,44 @@ def test_fresh_adapter_changes_nothing_and_trains_alone(network, reference):
     moved = [p for name, p in network.named_parameters() if p.requires_grad and "lora_A" not in name]
     assert all(parameter.grad.abs().max() > 0 for parameter in moved)
     assert {p.grad.dtype for p in parameters} == {torch.float32}
+
+
+class Casts(TorchDispatchMode):
+    """The shapes of what is copied into another dtype."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        if operation is torch.ops.aten._to_copy.default:
+            self.shapes.append(arguments[0].shape)
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_autocast_casts_an_adapted_layers_input_once_and_changes_no_bit(network, kind):
+    layer = network.blocks[0].ffn.to(torch.bfloat16)
+    for parameter in add_adapter(layer, kind, rank=2, alpha=2, targets=("0", "2")):
+        torch.nn.init.normal_(parameter, std=0.3)
+    width = layer[2].base_layer.in_features
+    found = []
+    for is_ours in (True, False):
+        if not is_ours:  # as PEFT has it
+            for adapted in (layer[0], layer[2]):
+                adapted._forward_pre_hooks.clear()
+                adapted.cast_input_dtype_enabled = True
+        x = torch.linspace(-1, 1, 5 * layer[0].in_features, dtype=torch.bfloat16).view(1, 5, -1).requires_grad_()
+        with Casts() as casts:
+            with torch.autocast("cpu", torch.bfloat16):
+                output = layer(x)
+            output.square().mean().backward()
+        assert sum(shape[-2:] == (5, width) for shape in casts.shapes) == (0 if is_ours else 4)
+        gradients = [p.grad.clone() for p in (x, *layer.parameters()) if p.grad is not None]
+        layer.zero_grad()
+        found.append([output, *gradients])
+        assert layer(x).dtype == torch.bfloat16, "without autocast too"
+    assert len(found[0]) > 5 and all(torch.equal(ours, plain) for ours, plain in zip(*found, strict=True))
 
 
 def test_a_row_of_zeros_stays_one(network, tmp_path):

@@ -48,6 +48,7 @@ def add_adapter(dit, kind="dora", rank=32, alpha=32, targets=DEFAULT_TARGETS):
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), use_dora=kind == "dora")
     inject_adapter_in_model(config, dit)
     use_factored_dora(dit)
+    cast_inputs_once(dit)
     parameters = []
     for name, parameter in dit.named_parameters():
         parameter.requires_grad_(_ADAPTER_MARK in name)
@@ -55,6 +56,27 @@ def add_adapter(dit, kind="dora", rank=32, alpha=32, targets=DEFAULT_TARGETS):
             parameter.data = parameter.data.float()
             parameters.append(parameter)
     return parameters
+
+
+def cast_inputs_once(model):
+    """Under autocast every adapted layer casts its input once, for the base layer and for A alike.
+
+    PEFT would make it A's float32 first, and autocast would then make it what it was: copies of the widest activations
+    that there are, kept for the backward pass, and the same again there. The output is the same to the bit; of a
+    float32 input (autocast's norms give it on CUDA) the gradient is summed in autocast's type.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.register_forward_pre_hook(_take_autocasts_type)
+
+
+def _take_autocasts_type(layer, inputs):
+    x, *others = inputs
+    has_autocast = torch.is_autocast_enabled(x.device.type)
+    layer.cast_input_dtype_enabled = not has_autocast
+    return (x.to(torch.get_autocast_dtype(x.device.type)), *others) if has_autocast else None
 
 
 def adapter_state_dict(dit):

@@ -89,8 +89,15 @@ class _Stretched(torch.autograd.Function):
     def backward(ctx, gradient):
         base, shift = ctx.saved_tensors
         of_base = torch.addcmul(gradient, shift, gradient) if ctx.needs_input_grad[0] else None
-        of_shift = (gradient * base).reshape(-1, len(shift)).sum(0, dtype=torch.float32)
-        return of_base, of_shift, gradient
+        return of_base, _column_products(gradient, base), gradient
+
+
+def _column_products(a, b):
+    """Sums of a * b over all but the last axis, in float32: (..., n) twice -> (n,)."""
+    a, b = a.flatten(0, -2), b.flatten(0, -2)
+    # A CPU's sum in another dtype copies all that it adds up first: there by pieces that stay in its cache.
+    rows = 64 if a.device.type == "cpu" else max(len(a), 1)
+    return sum((a * b).sum(0, dtype=torch.float32) for a, b in zip(a.split(rows), b.split(rows), strict=True))
 
 
 class _FactoredVariant(DoraLinearVariant):
