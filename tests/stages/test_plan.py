@@ -1,7 +1,9 @@
 """``wan-alpha plan``: what is assumed, when it fits, what to change; the presets keep to the memory they name."""
 
 import json
+import math
 import re
+from dataclasses import replace
 
 import pytest
 from test_dry_run import given  # noqa: F401 (a fixture)
@@ -9,9 +11,12 @@ from test_dry_run import given  # noqa: F401 (a fixture)
 from wan_alpha.cli.main import main
 from wan_alpha.cli.plan import make_result, read_planned_recipe
 from wan_alpha.data.buckets import Bucket
+from wan_alpha.data.latent_cache import LatentCache
 from wan_alpha.errors import ConfigError
 from wan_alpha.stages import memory_check
+from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.memory_check import check_memory
+from wan_alpha.stages.plan_cache import plan_cache
 from wan_alpha.stages.plan_changes import Advice, advise
 from wan_alpha.stages.plan_dit import plan_dit
 from wan_alpha.stages.plans import HEADROOM, Assumptions, Plan, Target
@@ -19,6 +24,7 @@ from wan_alpha.stages.stage2_dit import train_dit
 from wan_alpha.training.config import preset_file
 from wan_alpha.training.foresight import GIB
 from wan_alpha.training.recipes import PlanRecipe
+from wan_alpha.weights.registry import known_model
 
 # Preset -> (GiB, processes that the weights are in parts over): what its name or its head says.
 PRESETS = {
@@ -46,6 +52,30 @@ def test_presets_keep_to_the_memory_in_their_names(name):
     said = float(re.search(r": ([\d.]+) GiB", head)[1])
     assert said == pytest.approx(result.plan.peak / GIB, rel=0.02) and "not measured on" in head
     assert re.search(r"_(\d+)gb$", name) is None or int(re.search(r"_(\d+)gb$", name)[1]) == memory
+
+
+# Phase as examples/measure_memory.py measures it -> its preset, options, and what of the plan's memory it has.
+MEASURED = {
+    "text": ("cache_1_3b", {}, ["text encoder, captions"]),
+    "encoding": ("cache_1_3b", {}, ["RGBA VAE, clips"]),
+    "lora": ("stage2_dora_1_3b", {"adapter.kind": "lora"}, []),
+    "dora": ("stage2_dora_1_3b", {"adapter.kind": "dora"}, []),
+}
+
+
+@pytest.mark.parametrize("phase", MEASURED)
+def test_predictions_are_within_a_tenth_of_the_registrys_measurements(phase):
+    preset, options, parts = MEASURED[phase]
+    measured = known_model("Wan2.1-T2V-1.3B").memory[phase]
+    run = "" if preset.startswith("cache") else "training."
+    overrides = {**options, f"{run}precision": measured["precision"]}
+    if run:
+        overrides["training.gradient_checkpointing"] = True
+    clip = measured["clip"] or "17x272x272"
+    memory = planned(preset, device="cpu", bucket=clip, overrides=overrides).plan.memory
+    # A training step by itself has no checkpoint beside it.
+    counted = parts or [name for name in memory if name not in ("copy of a checkpoint", "in all")]
+    assert sum(memory[name] for name in counted) / GIB == pytest.approx(measured["gib"], rel=0.1)
 
 
 def test_a_plan_says_what_it_assumed_and_how_long_it_takes(capsys):
@@ -153,8 +183,7 @@ def test_a_run_that_its_device_cannot_hold_is_refused_before_anything_is_loaded(
     tmp_path,
     monkeypatch,
 ):
-    options = {**given["train-dit"], "output_dir": tmp_path, "model.wan": str(given["train-dit"]["model.wan"])}
-    _, recipe = read_planned_recipe(_empty(tmp_path), "train-dit", options)
+    recipe = read_given(given, "train-dit", tmp_path)
     small = Target("cpu", "a small machine", 300_000)
     monkeypatch.setattr(memory_check, "target_of_run", lambda device: small)
     monkeypatch.setattr("wan_alpha.stages.stage2_dit.load_trained_dits", None)  # would be called to load
@@ -164,11 +193,43 @@ def test_a_run_that_its_device_cannot_hold_is_refused_before_anything_is_loaded(
     assert peak > small.memory
     with pytest.raises(ConfigError, match=r"does not fit(.|\n)*gradient_checkpointing = true(.|\n)*ignore_memory_plan"):
         train_dit(recipe)
-    assert not (tmp_path / "checkpoints").exists()
+    assert not (tmp_path / "out" / "checkpoints").exists()
     training = recipe.training.model_copy(update={"ignore_memory_plan": True})
-    check_memory(recipe.model_copy(update={"training": training}), plan_dit, "cpu", 10**15)
+    check_memory(recipe.model_copy(update={"training": training}), plan_dit, 10**15)
 
 
-def _empty(folder):
+def test_a_cache_that_its_device_cannot_hold_is_refused_before_anything_is_loaded(
+    given,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    recipe = read_given(given, "cache", tmp_path)
+    monkeypatch.setattr(memory_check, "target_of_run", lambda device: Target("cuda", "a small card", 300_000))
+    with monkeypatch.context() as patched:
+        patched.setattr("wan_alpha.models.rgba_vae.RGBAlphaVAE.from_pretrained", None)  # would be called to load
+        with pytest.raises(ConfigError, match=r"does not fit(.|\n)*device = cpu(.|\n)*  ignore_memory_plan = true"):
+            build_cache(recipe)
+    assert build_cache(recipe.model_copy(update={"ignore_memory_plan": True})).built == 6
+
+
+def test_what_a_cache_surely_takes_no_more_than_needs_no_plan(given, tmp_path, monkeypatch):  # noqa: F811
+    recipe = read_given(given, "cache", tmp_path)
+    peak = plan_cache(recipe, Target("cuda", "a card", None), Assumptions()).peak
+    assert peak < memory_check.cache_estimate(recipe)
+    monkeypatch.setattr(memory_check, "target_of_run", lambda device: Target("cuda", "a card", 2**40))
+    check_memory(recipe, None, memory_check.cache_estimate(recipe))
+
+
+def test_a_cache_that_does_not_say_its_clips_sizes_is_planned(given, tmp_path):  # noqa: F811
+    recipe = read_given(given, "train-dit", tmp_path)
+    cache = LatentCache.open(recipe.cache)
+    assert 0 < memory_check.dit_estimate(recipe, cache) < math.inf
+    untold = {name: value for name, value in cache.index.preprocessing.items() if name not in ("height", "buckets")}
+    index = replace(cache.index, preprocessing=untold)
+    assert memory_check.dit_estimate(recipe, replace(cache, index=index)) == math.inf
+
+
+def read_given(given, command, folder):  # noqa: F811
     (folder / "empty.toml").write_text("")
-    return folder / "empty.toml"
+    options = {**given[command], "output_dir": folder / "out", "model.wan": str(given[command]["model.wan"])}
+    return read_planned_recipe(folder / "empty.toml", command, options)[1]

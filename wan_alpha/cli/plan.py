@@ -117,7 +117,7 @@ def make_result(recipe, command, planned):
     target = _target(recipe, planned, command)
     made = make_plan(planned, target, None)
     advice = None
-    if not made.fits() and command != "cache":
+    if not made.fits():
         advice = advise(planned, target, made.bucket, make_plan)
     seconds, source = _step_time(recipe, planned, made)
     hours = None if seconds is None or made.num_steps is None else seconds * made.num_steps / 3600

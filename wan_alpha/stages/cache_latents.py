@@ -29,6 +29,8 @@ from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import CheckpointError, DataError, NonFiniteError
 from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.dry_run import foresee_cache
+from wan_alpha.stages.memory_check import cache_estimate, check_memory
+from wan_alpha.stages.plan_cache import plan_cache
 from wan_alpha.training.device import autocast
 from wan_alpha.training.meeting import Meeting
 from wan_alpha.training.model_options import check_model_options
@@ -114,6 +116,7 @@ def _build(recipe, rank, world_size, meeting):
     clips = plan_recipe_clips(recipe.data, recipe.seed, show=is_first)
     if is_first:
         print(clips.summary)
+        check_memory(recipe, plan_cache, cache_estimate(recipe))
     device, dtype = _device_and_dtype(recipe)
     with measured("load: RGBA VAE"):
         vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)

@@ -10,23 +10,25 @@ from wan_alpha.training.foresight import show_gib
 from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, weight_shapes
 
 # Generous bounds, to spare small runs the seconds that a plan takes: bytes a pixel that the widest VAE's training
-# keeps, and bytes a token and channel of a block.
-_PER_PIXEL, _PER_TOKEN = 100_000, 400
+# keeps, and its encoding holds at most; bytes a token and channel of a block.
+_PER_PIXEL, _PER_ENCODED_PIXEL, _PER_TOKEN = 100_000, 10_000, 400
 _SMALL = 0.5  # of the device
 
 
-def check_memory(recipe, make_plan, device, estimate):
+def check_memory(recipe, make_plan, estimate):
     """Refuse a recipe that its device cannot hold.
 
     Args:
-        recipe: of train-vae or train-dit; make_plan: plan_vae or plan_dit; device: the setting.
+        recipe: of train-vae, train-dit or cache; make_plan: plan_vae, plan_dit or plan_cache.
         estimate: bytes that the run surely does not exceed; a small one needs no plan.
 
     Raises:
         ConfigError: the peak is above the device's memory; with what to change, and how to start all the same.
     """
-    target = target_of_run(device)
-    if recipe.training.ignore_memory_plan or target.memory is None or estimate <= _SMALL * target.memory:
+    settings = getattr(recipe, "training", recipe)
+    option = "ignore_memory_plan" if settings is recipe else "training.ignore_memory_plan"
+    target = target_of_run(settings.device)
+    if settings.ignore_memory_plan or target.memory is None or estimate <= _SMALL * target.memory:
         return
 
     steps = {}
@@ -43,8 +45,8 @@ def check_memory(recipe, make_plan, device, estimate):
     advice = advise(recipe, target, made.bucket, plan)
     lines = "\n  ".join([made.verdict(), *advice.lines()])
     raise ConfigError(
-        f"{lines}\n  training.ignore_memory_plan = true starts all the same (peak of {show_gib(made.peak)} predicted "
-        "from shapes; `wan-alpha plan` has the details)"
+        f"{lines}\n  {option} = true starts all the same (peak of {show_gib(made.peak)} predicted from shapes; "
+        "`wan-alpha plan` has the details)"
     )
 
 
@@ -52,6 +54,18 @@ def vae_estimate(recipe):
     """Bytes that training the RGBA VAE surely does not exceed."""
     pixels = max(math.prod((bucket.frames, *bucket.size)) for bucket in recipe.data.shapes)
     return _PER_PIXEL * pixels * recipe.training.batch_size + 20 * _file_size(recipe.model.base_vae)
+
+
+def cache_estimate(recipe):
+    """Bytes that building the latent cache surely does not exceed.
+
+    Raises:
+        CheckpointError: no Wan weights there.
+    """
+    text = sum(map(_file_size, find_wan_files(recipe.model.wan).text_encoder))
+    pixels = max(math.prod((bucket.frames, *bucket.size)) for bucket in recipe.data.shapes)
+    # The text encoder has gone when the clips come, one at a time.
+    return max(3 * text, 20 * _file_size(recipe.model.base_vae) + _PER_ENCODED_PIXEL * pixels)
 
 
 def dit_estimate(recipe, cache):

@@ -44,6 +44,7 @@ def plan_cache(recipe, target, assumptions):
     return Plan(
         "cache", target, data=({} if clips is None else clip_table(clips)) | {"items": f"{number}, latents of {shown}"},
         memory=memory | {"in all": max(memory.values())}, disk=disk, assumed=assumptions.said,
+        bucket=largest_bucket(shapes),
     )  # fmt: skip
 
 

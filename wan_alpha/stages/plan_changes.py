@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from wan_alpha.data.buckets import nearest_frames, nearest_sides
+from wan_alpha.stages.plans import Target
 from wan_alpha.training.config import dotted_fields
 from wan_alpha.training.foresight import show_gib
 
@@ -37,25 +38,30 @@ class Advice:
         single: (text, bytes of the peak with this change alone), those that lower it, in the order to be tried.
         combined: texts of the changes that together fit; empty where nothing does.
         peak: bytes with these.
+        otherwise: what else there is to do, in words; "" for nothing.
     """
 
     single: list[tuple[str, float]]
     combined: list[str]
     peak: float | None
+    otherwise: str = ""
 
     def lines(self):
         """As text, a line each."""
         lines = [f"{text}: {show_gib(peak)}" for text, peak in self.single]
         if self.combined:
-            return [*lines, f"together it fits, {show_gib(self.peak)}: {', '.join(self.combined)}"]
-        return [*lines, "all of these together do not make it fit: a smaller model, or a larger device, is needed"]
+            lines.append(f"together it fits, {show_gib(self.peak)}: {', '.join(self.combined)}")
+        elif not self.otherwise:
+            lines.append("all of these together do not make it fit: a smaller model, or a larger device, is needed")
+        return [*lines, self.otherwise] if self.otherwise else lines
 
 
 def advise(recipe, target, bucket, make_plan):
     """Find what makes a recipe fit a target.
 
     Args:
-        recipe: of train-dit or train-vae; target: a Target that it does not fit; bucket: of its largest clips, or None.
+        recipe: of train-dit, train-vae or cache; target: a Target that it does not fit.
+        bucket: of its largest clips, or None.
         make_plan: (recipe, target, bucket) -> Plan.
 
     Returns:
@@ -80,7 +86,16 @@ def advise(recipe, target, bucket, make_plan):
             state, peak, fits = tried, plan.peak, plan.fits()
             # Of values of one option, sizes of clips and numbers of processes the last one holds.
             combined = [one for one in combined if not _replaces(change, one)] + [change]
-    return Advice(single, [change.text for change in combined] if fits else [], peak if fits else None)
+    texts, otherwise = [change.text for change in combined], _elsewhere(recipe, target, make_plan)
+    return Advice(single, texts if fits else [], peak if fits else None, otherwise)
+
+
+def _elsewhere(recipe, target, make_plan):
+    """A cache may be built on a CPU too, in hours rather than weeks; "" for what trains."""
+    if hasattr(recipe, "training") or target.device_type == "cpu":
+        return ""
+    peak = make_plan(recipe, Target("cpu", "a CPU", None), None).peak
+    return f"device = cpu, or another machine with --device cpu: {show_gib(peak)} of its memory"
 
 
 def _replaces(change, earlier):
@@ -94,6 +109,9 @@ def _replaces(change, earlier):
 
 def _changes(recipe, target, bucket):
     """Changes in the order of what they cost: time alone, then another optimizer, other clips, more cards."""
+    if not hasattr(recipe, "training"):
+        yield from _smaller_clips(bucket)
+        return
     known = {name for name, _ in dotted_fields(type(recipe))}
     settings = recipe.training
 
@@ -162,7 +180,7 @@ def _apply(change, state):
         recipe = type(recipe).model_validate(content)
     except ValueError:  # pydantic's own is one
         return None
-    quantization, settings = getattr(recipe.model, "quantization", None), recipe.training
+    quantization, settings = getattr(recipe.model, "quantization", None), getattr(recipe, "training", None)
     keeps_plain = quantization is None and not getattr(settings, "offload_blocks", False)
     if change.processes > 1 and not keeps_plain:  # FSDP2 shards plain weights on the devices
         return None

@@ -199,7 +199,7 @@ def train_vae(recipe):
     if recipe.dry_run:
         return foresee_vae(recipe)
     announce(choose_compute(recipe.training.device, recipe.training.precision))
-    check_memory(recipe, plan_vae, recipe.training.device, vae_estimate(recipe))
+    check_memory(recipe, plan_vae, vae_estimate(recipe))
     with recording("train-vae", recipe.output_dir, is_first_process()):
         return _train(recipe)
 

@@ -252,7 +252,7 @@ def _train(recipe):
     placeholder = recipe.textual_inversion.placeholder
     if placeholder is not None:
         check_placeholder(recipe.model.wan, recipe.textual_inversion, cache.prompts())
-    check_memory(recipe, plan_dit, recipe.training.device, dit_estimate(recipe, cache))
+    check_memory(recipe, plan_dit, dit_estimate(recipe, cache))
     compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
     with measured("load"), StageBars("tensors", enabled=is_first_process()) as bars:

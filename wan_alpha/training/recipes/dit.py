@@ -49,6 +49,9 @@ class CacheRecipe(PlannedRecipe):
     device: Device = Field("auto", description="where to run")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
     force: bool = Field(False, description="compute every item again")
+    ignore_memory_plan: bool = Field(
+        False, description="start although the predicted peak is above the device's memory"
+    )
 
 
 class TrainDiTModel(Section):
