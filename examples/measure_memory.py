@@ -169,7 +169,9 @@ class Measured:
     def text_encoder(self):
         from wan_alpha.models.load import load_text_encoder
 
-        return load_text_encoder([self.paths["text"]], self.device, self.dtype)
+        encoder = load_text_encoder([self.paths["text"]], self.device, self.dtype)
+        encoder.token_embedding.weight.detach().sum()  # all of the table, mapped from the file, counts, as on a GPU
+        return encoder
 
     def latents(self):
         import torch
@@ -207,7 +209,6 @@ def run_text(measured, _):
     vocabulary = measured.model.text_encoder["vocab"]
     ids = torch.randint(0, vocabulary, (CAPTIONS_AT_A_TIME, NUM_TOKENS), device=measured.device)
     with torch.no_grad():
-        encoder.token_embedding.weight.sum()  # all of the table, mapped from the file, counts: a GPU holds all of it
         encoder(ids, torch.ones_like(ids))
     return held_gib(encoder)
 
@@ -267,10 +268,11 @@ def run_training(measured, phase):
 
 
 def run_textual_inversion(measured, _):
-    """One step of a placeholder's vector, through the frozen text encoder and DiT."""
+    """One step of a placeholder's vector through the frozen text encoder and DiT, with gradient checkpointing."""
     import torch
 
     from wan_alpha.models.textual_inversion import PlaceholderEmbedding
+    from wan_alpha.stages.placeholders import checkpoint_blocks
 
     dit, encoder = measured.dit(), measured.text_encoder()
     size, vocabulary = measured.model.text_encoder["dim"], measured.model.text_encoder["vocab"]
@@ -278,6 +280,7 @@ def run_textual_inversion(measured, _):
     embedding.add("<new>", torch.randn(1, size), [vocabulary])
     ids = torch.randint(0, vocabulary, (1, NUM_TOKENS), device=measured.device)
     ids[0, 3] = vocabulary
+    checkpoint_blocks(encoder)
     _step(measured, dit, list(embedding.vectors), lambda: encoder(ids, torch.ones_like(ids)).float())
     return held_gib(dit, encoder)
 

@@ -54,12 +54,14 @@ def test_presets_keep_to_the_memory_in_their_names(name):
     assert re.search(r"_(\d+)gb$", name) is None or int(re.search(r"_(\d+)gb$", name)[1]) == memory
 
 
+WORD = {"textual_inversion.placeholder": "<x>", "textual_inversion.initializer": "cat"}
 # Phase as examples/measure_memory.py measures it -> its preset, options, and what of the plan's memory it has.
 MEASURED = {
     "text": ("cache_1_3b", {}, ["text encoder, captions"]),
     "encoding": ("cache_1_3b", {}, ["RGBA VAE, clips"]),
     "lora": ("stage2_dora_1_3b", {"adapter.kind": "lora"}, []),
     "dora": ("stage2_dora_1_3b", {"adapter.kind": "dora"}, []),
+    "textual_inversion": ("stage2_dora_1_3b", {"adapter.kind": "none", **WORD}, []),
 }
 
 
