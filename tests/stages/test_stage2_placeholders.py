@@ -178,3 +178,14 @@ def test_the_frozen_encoder_drops_nothing_while_training(make_recipe):
     captions = CaptionEncoder(str(recipe.model.wan), recipe.textual_inversion).train()
     assert any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in captions.modules())
     assert captions.training and torch.equal(captions([f"a {PLACEHOLDER}"]), captions.eval()([f"a {PLACEHOLDER}"]))
+
+
+def test_previews_show_the_word_as_it_is_learned(make_recipe, reference_dir):
+    recipe = make_recipe(**{
+        "training.max_steps": 2, "training.preview_every": 1, "training.trackers": "", "training.learning_rate": 1.0,
+        "preview.base_vae": reference_dir / "base_vae.safetensors", "preview.num_steps": 2,
+        "preview.rgba_weights": reference_dir / "rgba_vae_checkpoint.bin",
+    })  # fmt: skip
+    train_dit(recipe)
+    first, second = ((recipe.output_dir / f"previews/step_0000000{step}/prompt_0.png").read_bytes() for step in (1, 2))
+    assert first != second

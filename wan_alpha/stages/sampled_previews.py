@@ -16,7 +16,8 @@ class SampledPreviews:
     """Makes the clips when it is called with the training module.
 
     Args:
-        settings: PreviewSettings; cache: a LatentCache whose contexts and sizes they take; seed: of their noise.
+        settings: PreviewSettings; cache: a LatentCache whose captions, contexts and sizes they take; seed: of their
+            noise.
 
     Raises:
         ConfigError: a prompt that is no caption of the cache.
@@ -42,7 +43,10 @@ class SampledPreviews:
         progress = StepProgress("previewing", len(self._items), enabled=False, unit="clips")  # the run's bar stays
         length = self.cache.index.context_length
         for number, item in enumerate(self._items):
-            context = pad_context(item.context.float(), length)[None].to(device)
+            if module.captions is None:
+                context = pad_context(item.context.float(), length)[None].to(device)
+            else:  # the cache knows the word that is learned as its letters only
+                context = module.captions([item.prompt])
             seed = derive_seed(self.seed, number, "preview")
             latents = module.sample(context, (1, *item.latents.shape), self.settings.num_steps, seed)
             vae = self._vae.to(device)  # on the device only while it decodes
