@@ -21,6 +21,7 @@ from wan_alpha.media.convert import convert_clip
 from wan_alpha.media.embedded import read_texts
 from wan_alpha.media.formats import find_format
 from wan_alpha.media.outputs import read_manifest
+from wan_alpha.models import block_offload
 from wan_alpha.models.adapters import add_adapter, save_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import load_wan
@@ -172,7 +173,9 @@ def test_files_are_what_the_vae_decodes(make_recipe, reference_dir, wan_folder):
     assert np.abs(stored_frames(clip.folder).astype(int) - expected).max() <= 1
 
 
-def test_adapter_and_mask_reach_the_sample(make_recipe, wan_folder, tmp_path):
+def test_adapter_and_mask_reach_the_sample(make_recipe, wan_folder, tmp_path, monkeypatch):
+    lent, copy_to = [], block_offload.copy_to
+    monkeypatch.setattr(block_offload, "copy_to", lambda weight, device: lent.append(1) or copy_to(weight, device))
     dit = load_wan(wan_folder, components=("dit",)).dit
     with torch.no_grad():
         for parameter in add_adapter(dit, rank=2, alpha=2):
@@ -181,7 +184,8 @@ def test_adapter_and_mask_reach_the_sample(make_recipe, wan_folder, tmp_path):
     save_adapter(dit, path, kind="dora", rank=2, alpha=2, base_sha256="ab")
     mask = {"mask": "ellipse:0.5,0.5,0.2,0.2", "noise_shift": 2.0}
     off = {"model.adapter": path, "model.adapter_scale": 0}
-    changes = {"plain": {}, "adapted": {"model.adapter": path}, "masked": mask, "off": off}
+    away = {"model.adapter": path, "offload_blocks": True}
+    changes = {"plain": {}, "adapted": {"model.adapter": path}, "masked": mask, "off": off, "away": away}
     frames = {}
     for name, options in changes.items():
         (clip,) = generate(make_recipe(output_dir=tmp_path / name, num_frames=5, **options), progress=False)
@@ -189,6 +193,7 @@ def test_adapter_and_mask_reach_the_sample(make_recipe, wan_folder, tmp_path):
     for name in ("adapted", "masked"):
         assert np.abs(frames[name] - frames["plain"]).max() > 2, name
     assert np.array_equal(frames["off"], frames["plain"])
+    assert np.array_equal(frames["away"], frames["adapted"]) and lent, "blocks may wait in host memory"
     settings = json.loads((tmp_path / "adapted" / clip.folder.name / "settings.json").read_text())
     assert settings["adapter"] == {"kind": "dora", "rank": "2", "alpha": "2", "base_sha256": "ab"}
 

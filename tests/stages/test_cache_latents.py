@@ -1,5 +1,6 @@
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.latent_cache import LatentCache, item_path, pad_context
 from wan_alpha.data.operators import LoadRGBAVideoPair
 from wan_alpha.errors import CheckpointError, DataError
+from wan_alpha.models import block_offload, tiling
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
@@ -152,6 +154,23 @@ def test_bfloat16_comes_close_and_is_kept_apart(tmp_path, make_cache_recipe, bui
         torch.testing.assert_close(ours.latents, theirs.latents, atol=0.1, rtol=0.1)
         assert ours.context.dtype == torch.bfloat16
     assert LatentCacheDataset(rounded)[0]["context"].dtype == torch.float32
+
+
+def test_a_cache_in_less_memory_is_the_same_but_for_tiles(tmp_path, make_cache_recipe, built, monkeypatch):
+    exact, sizes = LatentCache.open(built[0].output_dir), []
+    copy_to = block_offload.copy_to
+    monkeypatch.setattr(block_offload, "copy_to", lambda weight, device: sizes.append(1) or copy_to(weight, device))
+    monkeypatch.setattr(tiling, "Tiling", partial(tiling.Tiling, 16, 8))
+    build_cache(make_cache_recipe(tmp_path / "away", offload_blocks=True))
+    away = LatentCache.open(tmp_path / "away")
+    assert away.keys == exact.keys and sizes, "where weights wait makes no other items"
+    build_cache(make_cache_recipe(tmp_path / "tiled", tiled=True))
+    in_tiles = LatentCache.open(tmp_path / "tiled")
+    assert not set(in_tiles.keys) & set(exact.keys)
+    for index in range(3):
+        ours, theirs = in_tiles.read(index), exact.read(index)
+        assert torch.equal(away.read(index).context, theirs.context) and torch.equal(ours.context, theirs.context)
+        assert 0 < (ours.latents - theirs.latents).abs().mean() < 0.5 * theirs.latents.std()
 
 
 def build_in_two_processes(folder, recipes):

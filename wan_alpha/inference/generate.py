@@ -162,6 +162,7 @@ def check_placeholders_are_used(prompts, learned):
 
 
 def _encode(recipe, prompts, device, dtype, progress):
+    from wan_alpha.models.block_offload import place
     from wan_alpha.models.textual_inversion import add_placeholders, check_placeholder_width
     from wan_alpha.models.wan import encode_prompts, load_wan
     from wan_alpha.weights.model_facts import text_encoder_width
@@ -173,8 +174,10 @@ def _encode(recipe, prompts, device, dtype, progress):
     for path, placeholders in learned:
         check_placeholder_width(placeholders, width, path)
     parts = ("text_encoder", "tokenizer")
+    loaded_to = "cpu" if recipe.offload_blocks else device
     with measured("load: text encoder", device=device), StageBars("tensors", progress) as bars:
-        pipe = load_wan(recipe.model.wan, components=parts, device=device, dtype=dtype, callback=bars)
+        pipe = load_wan(recipe.model.wan, components=parts, device=loaded_to, dtype=dtype, callback=bars)
+        place(pipe.text_encoder, device, recipe.offload_blocks)
     for path, placeholders in learned:
         add_placeholders(pipe, placeholders, path)
     contexts = []
@@ -190,11 +193,12 @@ def _encode(recipe, prompts, device, dtype, progress):
 def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress):
     from wan_alpha.inference.expert_adapters import merge_adapters, notes_on_bases
     from wan_alpha.inference.sampler import sample_latents
+    from wan_alpha.models.block_offload import place
     from wan_alpha.models.wan import load_wan
 
-    model = recipe.model
+    model, loaded_to = recipe.model, "cpu" if recipe.offload_blocks else device
     with measured("load: DiT", device=device), StageBars("tensors", progress) as bars:
-        pipe = load_wan(model.wan, components=("dit",), device=device, dtype=dtype, callback=bars)
+        pipe = load_wan(model.wan, components=("dit",), device=loaded_to, dtype=dtype, callback=bars)
     for dit in filter(None, (pipe.dit, pipe.dit2)):
         if dit.in_dim != shape[1]:
             raise ConfigError(
@@ -208,6 +212,8 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
         print(f"note: {note}", file=sys.stderr)
     digests.save()
     merge_adapters(pipe, model)
+    for dit in filter(None, (pipe.dit, pipe.dit2)):
+        place(dit, device, recipe.offload_blocks)
     latents = []
     with StepProgress("sampling", recipe.num_steps * len(contexts), enabled=progress, unit="steps") as bar:
         for index, context in enumerate(contexts):

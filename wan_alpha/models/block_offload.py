@@ -28,6 +28,13 @@ def offload_blocks(model, device):
         _BlockWeights(block, [model.get_submodule(name) for name in names], device, pool)
 
 
+def place(model, device, offloads=False):
+    """Move a model that does not train to its device; with ``offloads`` its blocks' weights stay in host memory."""
+    if offloads:
+        offload_blocks(model.requires_grad_(False), device)
+    return model.to(device)
+
+
 def copy_to(weight, device):
     """A frozen weight on the device; the copy lives as long as a pass, or the gradient of one, needs it."""
     return weight.to(device, non_blocking=True)

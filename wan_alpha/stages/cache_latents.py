@@ -141,7 +141,9 @@ def _build(recipe, rank, world_size, meeting):
         remove_index(folder)
         captions = [caption for item in missing for caption in item.row.captions]
         prompts = list(dict.fromkeys([*([""] if wants_empty else []), *captions]))
-        contexts, context_length = encode_contexts(recipe.model, prompts, device, dtype, show=is_first)
+        contexts, context_length = encode_contexts(
+            recipe.model, prompts, device, dtype, show=is_first, offloads=recipe.offload_blocks
+        )  # fmt: skip
         if wants_empty:
             write_empty_context(folder, contexts[""], text_fingerprint, context_length)
         encode_items(recipe, vae.to(device), missing, contexts, show=is_first)
@@ -184,7 +186,8 @@ def describe_preprocessing(recipe, dtype: torch.dtype, shape: Bucket | None = No
         "background": recipe.background,
         "hard_threshold": recipe.hard_threshold,
         "dtype": str(dtype).removeprefix("torch."),
-        # Only where it is given, so that items of earlier releases keep their keys.
+        # Only where they are given, so that items of earlier releases keep their keys.
+        **({"tiled": True} if recipe.tiled else {}),
         **({"target_fps": data.target_fps} if data.target_fps is not None else {}),
         **({"buckets": [str(bucket) for bucket in data.shapes]} if lists_buckets else {}),
     }
@@ -227,21 +230,23 @@ def plan_items(clips, recipe, dtype, vae_fingerprint, text_fingerprint, digests)
 
 
 @torch.no_grad()
-def encode_contexts(model, prompts, device, dtype, show=True) -> tuple[dict[str, Tensor], int]:
+def encode_contexts(model, prompts, device, dtype, show=True, offloads=False) -> tuple[dict[str, Tensor], int]:
     """Encode captions; the text encoder is freed on return.
 
     Args:
         model: the recipe's model table; prompts: captions, each once; show: a progress bar.
+        offloads: the text encoder's blocks wait in host memory.
 
     Returns:
         caption to context (L, text_dim) on the CPU, cut where its zero padding begins, and the padded length.
     """
+    from wan_alpha.models.block_offload import place
     from wan_alpha.models.wan import encode_prompts, load_wan
 
+    parts, loaded_to = ("text_encoder", "tokenizer"), "cpu" if offloads else device
     with measured("load: text encoder", device=device), StageBars("tensors", show) as bars:
-        pipe = load_wan(
-            model.wan, components=("text_encoder", "tokenizer"), device=device, dtype=dtype, callback=bars
-        )  # fmt: skip
+        pipe = load_wan(model.wan, components=parts, device=loaded_to, dtype=dtype, callback=bars)
+        place(pipe.text_encoder, device, offloads)
     contexts, context_length = {}, 0
     with StepProgress("captions", len(prompts), enabled=show, unit="captions") as progress:
         for start in range(0, len(prompts), PROMPT_BATCH):
@@ -261,6 +266,7 @@ def encode_contexts(model, prompts, device, dtype, show=True) -> tuple[dict[str,
 def encode_items(recipe, vae, items, contexts, show=True) -> None:
     """Encode clips and write their items, one after the other."""
     from wan_alpha.data.operators import HardRenderRGBA, LoadRGBAVideoPair
+    from wan_alpha.models.tiling import Tiling
 
     data = recipe.data
     operator = LoadRGBAVideoPair(
@@ -268,6 +274,8 @@ def encode_items(recipe, vae, items, contexts, show=True) -> None:
         mode="random" if data.augment else "head", target_fps=data.target_fps, ping_pong=data.ping_pong,
     ) >> HardRenderRGBA(recipe.background, recipe.hard_threshold)  # fmt: skip
     vae.chunk_size = 1  # the same latents as from the whole clip at once, in bounded memory
+    if recipe.tiled:
+        vae.tiling = Tiling(stride=vae.spatial_stride)
     device = vae.latent_mean.device
     with StepProgress("clips", len(items), enabled=show, unit="clips") as progress:
         for done, item in enumerate(items, 1):

@@ -1,8 +1,10 @@
 """What building the latent cache will take."""
 
 import torch
+from torch import nn
 
 from wan_alpha.models.base_vae import check_token_grid, kind_of_vae
+from wan_alpha.models.tiling import Tiling
 from wan_alpha.stages.planned_clips import clip_table, largest_bucket, latent_shape, planned_clips
 from wan_alpha.stages.planned_models import planned_text_encoder, planned_vae
 from wan_alpha.stages.plans import Plan
@@ -26,9 +28,10 @@ def plan_cache(recipe, target, assumptions):
         check_token_grid(kind, {f"{table}.height": bucket.height, f"{table}.width": bucket.width})
     text = planned_text_encoder(recipe.model.wan, assumptions).to(dtype)
     width = text.token_embedding.weight.shape[1]
+    tiling = Tiling(stride=vae.spatial_stride) if recipe.tiled else None
     memory = {
-        "text encoder, captions": _text_memory(text, dtype, target),
-        "RGBA VAE, clips": _vae_memory(vae, dtype, target, largest_bucket(shapes)),
+        "text encoder, captions": _text_memory(text, target, recipe.offload_blocks),
+        "RGBA VAE, clips": _vae_memory(vae, dtype, target, largest_bucket(shapes), tiling),
     }
     sizes = [latent_shape(kind, bucket) for bucket in shapes]
     # Latents of all channels and one ellipse, float32; clips occur equally often, or nearly so.
@@ -48,16 +51,22 @@ def plan_cache(recipe, target, assumptions):
     )  # fmt: skip
 
 
-def _text_memory(text, dtype, target):
+def _text_memory(text, target, offloads):
+    of_blocks = [
+        sum(part.weight.numel() * part.weight.element_size() for part in block.modules() if isinstance(part, nn.Linear))
+        for block in text.blocks
+    ]
+
     def encode(text):
         ids, mask = (torch.zeros(CAPTIONS_AT_A_TIME, _MAX_TOKENS, dtype=torch.long) for _ in range(2))
         return text(ids, mask)
 
-    return pass_memory(text, encode, torch.float32, target.device_type)
+    whole = pass_memory(text, encode, torch.float32, target.device_type)
+    return whole - sum(of_blocks) + max(of_blocks) if offloads else whole
 
 
-def _vae_memory(vae, dtype, target, bucket):
-    vae.chunk_size = 1
+def _vae_memory(vae, dtype, target, bucket, tiling):
+    vae.chunk_size, vae.tiling = 1, tiling
 
     def encode(vae):
         size = (bucket.frames, bucket.height, bucket.width)

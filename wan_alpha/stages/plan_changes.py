@@ -94,8 +94,9 @@ def _elsewhere(recipe, target, make_plan):
     """A cache may be built on a CPU too, in hours rather than weeks; "" for what trains."""
     if hasattr(recipe, "training") or target.device_type == "cpu":
         return ""
-    peak = make_plan(recipe, Target("cpu", "a CPU", None), None).peak
-    return f"device = cpu, or another machine with --device cpu: {show_gib(peak)} of its memory"
+    there = recipe.model_copy(update={"device": "cpu", "precision": "bf16", "offload_blocks": False})
+    peak = make_plan(there, Target("cpu", "a CPU", None), None).peak
+    return f"device = cpu with precision = bf16, here or on another machine: {show_gib(peak)} of its memory"
 
 
 def _replaces(change, earlier):
@@ -109,14 +110,22 @@ def _replaces(change, earlier):
 
 def _changes(recipe, target, bucket):
     """Changes in the order of what they cost: time alone, then another optimizer, other clips, more cards."""
+
+    def option(name, value):
+        return Change(f"{name} = {str(value).lower() if isinstance(value, bool) else value}", ((name, value),))
+
     if not hasattr(recipe, "training"):
+        # Clips and captions come one after the other: what lowers one alone may leave the peak where it is.
+        savings = [option("tiled", True)] if not recipe.tiled else []
+        if not recipe.offload_blocks and target.device_type == "cuda":
+            savings.append(option("offload_blocks", True))
+        yield from savings
+        if len(savings) == 2:
+            yield Change(", ".join(one.text for one in savings), sum((one.options for one in savings), ()))
         yield from _smaller_clips(bucket)
         return
     known = {name for name, _ in dotted_fields(type(recipe))}
     settings = recipe.training
-
-    def option(name, value):
-        return Change(f"{name} = {str(value).lower() if isinstance(value, bool) else value}", ((name, value),))
 
     if _CHECKPOINTING in known and not settings.gradient_checkpointing:
         yield replace(option(_CHECKPOINTING, True), is_checkpointing=True)
@@ -175,7 +184,7 @@ def _apply(change, state):
     content = recipe.as_dict()
     for name, value in change.options:
         table, _, leaf = name.rpartition(".")
-        content[table][leaf] = value
+        (content[table] if table else content)[leaf] = value
     try:
         recipe = type(recipe).model_validate(content)
     except ValueError:  # pydantic's own is one

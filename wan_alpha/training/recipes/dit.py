@@ -48,6 +48,14 @@ class CacheRecipe(PlannedRecipe):
     hard_threshold: float = Field(0.0, ge=0, lt=1, description="alpha up to this counts as clear in the hard render")
     device: Device = Field("auto", description="where to run")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    tiled: bool = Field(
+        False, description="encode clips in spatial tiles: less memory, more time, slightly other latents"
+    )
+    offload_blocks: bool = Field(
+        False,
+        description="the text encoder's blocks wait in host memory, each comes to the device for its pass: a fraction "
+        "of its memory, more time",
+    )
     force: bool = Field(False, description="compute every item again")
     ignore_memory_plan: bool = Field(
         False, description="start although the predicted peak is above the device's memory"

@@ -72,6 +72,11 @@ class GenerateRecipe(Recipe):
         1, ge=1, description="latent frames decoded at a time; none = the whole clip at once"
     )
     tiled: bool = Field(False, description="decode in spatial tiles: less memory, more time")
+    offload_blocks: bool = Field(
+        False,
+        description="the blocks of text encoder and DiT wait in host memory, each comes to the device for its pass: a "
+        "fraction of their memory, more time",
+    )
     device: Device = Field("auto", description="where to run")
     precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
     attention: Attention = Field("auto", description="attention backend; auto = FlashAttention if it can run, or torch")
