@@ -66,7 +66,11 @@ def parse_arguments(arguments=None):
     add("--use_gradient_checkpointing", action="store_true", help="less memory, more time")
     add("--seed", type=int, default=0, help="default 0")
     add("--device", default="auto", help="auto, cuda, mps or cpu; default auto")
-    add("--precision", default="auto", help="auto, fp32 or bf16; auto = bf16 on CUDA, float32 elsewhere")
+    add(
+        "--precision",
+        default="auto",
+        help="auto, fp32 or bf16; auto = bf16 on CUDA cards that have it, float32 elsewhere",
+    )
 
     add("--output_path", default="./models", help="folder of checkpoints, metrics.jsonl and the trained weights")
     add("--cache_path", help="folder of the latent cache; default <output_path>/cache")

@@ -18,6 +18,7 @@ from wan_alpha.models.load import load_wan
 from wan_alpha.models.real_arithmetic import use_real_rotary
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import encode_prompts
+from wan_alpha.training.device import autocast
 
 FILTER = devices.warnings.filterwarnings
 
@@ -35,7 +36,7 @@ def pretend(monkeypatch, kind, *, hip=None, bf16=True, installed=()):
     """A machine of one kind: what torch and diffsynth would say on it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: kind == "cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: kind == "mps")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: bf16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated=True: bf16 or emulated)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Stand-in 9000")
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(devices, "_INSTALLED", {name: name in installed for name in ("flash3", "flash2", "sage")})
@@ -200,3 +201,13 @@ def test_training_steps_need_no_float64_and_no_complex_numbers(reference_dir):
         velocity.square().mean().backward()
         optimizer.step()
     assert all(parameter.grad.isfinite().all() for parameter in parameters)
+
+
+@pytest.mark.parametrize(("machine", "asked", "expected"), CHOICES)
+def test_training_computes_in_the_type_that_is_printed(monkeypatch, machine, asked, expected):
+    """Training, validation, previews and the cache: the same choice decides for autocast."""
+    pretend(monkeypatch, **machine)
+    compute = choose_compute(**asked)
+    with autocast(compute.device, asked.get("precision", "auto")):
+        enabled = torch.is_autocast_enabled(compute.device.type)
+    assert enabled == (expected[1] == torch.bfloat16)

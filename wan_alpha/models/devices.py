@@ -10,6 +10,7 @@ import torch
 from diffsynth.models import wan_video_dit
 
 from wan_alpha.errors import ConfigError
+from wan_alpha.models.precision import choose_dtype
 
 # Name of an attention backend -> the switch that diffsynth set when it found the package.
 _SWITCHES = {"flash3": "FLASH_ATTN_3_AVAILABLE", "flash2": "FLASH_ATTN_2_AVAILABLE", "sage": "SAGE_ATTN_AVAILABLE"}
@@ -98,19 +99,6 @@ def choose_device(name="auto"):
     return torch.device(name)
 
 
-def choose_dtype(device, precision="auto"):
-    """The dtype to compute in: "fp32", "bf16", or "auto": bf16 on CUDA devices that have it, float32 elsewhere.
-
-    Raises:
-        ConfigError: an unknown precision.
-    """
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    dtypes["auto"] = torch.bfloat16 if _has_fast_bfloat16(torch.device(device)) else torch.float32
-    if precision not in dtypes:
-        raise ConfigError(f"precision {precision!r} is unknown: choose auto, fp32, bf16")
-    return dtypes[precision]
-
-
 def choose_attention(device, dtype, name="auto"):
     """The attention backend: "auto" is FlashAttention 3 or 2 where it is installed and can run, else PyTorch's own.
 
@@ -153,10 +141,6 @@ def device_memory(device):
     if device.type == "mps":
         return torch.mps.recommended_max_memory()
     return psutil.virtual_memory().total
-
-
-def _has_fast_bfloat16(device):
-    return device.type == "cuda" and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported(False))
 
 
 def _notes(device, dtype, precision, attention):

@@ -156,7 +156,9 @@ class TrainingSettings(Section):
         "tensorboard if it is installed, '' = nowhere",
     )
     log_every: int = Field(1, ge=1, description="optimizer steps between lines of metrics.jsonl")
-    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    precision: Precision = Field(
+        "auto", description="compute type; auto = bf16 on CUDA cards that have it, float32 elsewhere"
+    )
     device: Device = Field("auto", description="where to train")
     ignore_memory_plan: bool = Field(
         False, description="start although the predicted peak is above the device's memory"

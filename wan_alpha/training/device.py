@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
 from wan_alpha.errors import ConfigError
+from wan_alpha.models.precision import choose_dtype
 from wan_alpha.training.sharding import plain_accelerate
 
 _PLAIN_DATA_PARALLEL = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
@@ -33,6 +34,9 @@ def make_accelerator(settings):
 
 
 def autocast(device, precision):
-    """Autocast to bf16 where the precision setting asks for it ("auto": on CUDA), else a context that does nothing."""
-    enabled = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    """Autocast to the type that :func:`~wan_alpha.models.precision.choose_dtype` gives; nothing where that is float32.
+
+    A card without bf16 of its own gets float32 by "auto" here as in what the program prints and plans.
+    """
+    dtype = choose_dtype(device, precision)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

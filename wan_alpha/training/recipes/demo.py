@@ -20,6 +20,8 @@ class DemoRecipe(Recipe):
     dit_learning_rate: float | None = Field(None, gt=0, description="peak of stage 2; none = the preset tiny_stage2's")
     device: Device = Field("auto", description="where to run")
     vae_precision: Precision = Field(
-        "auto", description="compute type of stage 1; auto = bf16 on CUDA, float32 elsewhere; bf16 suits CPUs with AMX"
+        "auto",
+        description="compute type of stage 1; auto = bf16 on CUDA cards that have it, float32 elsewhere; "
+        "bf16 suits CPUs with AMX",
     )
     dit_precision: Precision = Field("auto", description="compute type of stage 2; auto as above")

@@ -47,7 +47,9 @@ class CacheRecipe(PlannedRecipe):
     background: Background = Field("random", description="colour of the hard render; random = one of eight per clip")
     hard_threshold: float = Field(0.0, ge=0, lt=1, description="alpha up to this counts as clear in the hard render")
     device: Device = Field("auto", description="where to run")
-    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    precision: Precision = Field(
+        "auto", description="compute type; auto = bf16 on CUDA cards that have it, float32 elsewhere"
+    )
     tiled: bool = Field(
         False, description="encode clips in spatial tiles: less memory, more time, slightly other latents"
     )

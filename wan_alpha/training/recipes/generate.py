@@ -78,7 +78,9 @@ class GenerateRecipe(Recipe):
         "fraction of their memory, more time",
     )
     device: Device = Field("auto", description="where to run")
-    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    precision: Precision = Field(
+        "auto", description="compute type; auto = bf16 on CUDA cards that have it, float32 elsewhere"
+    )
     attention: Attention = Field("auto", description="attention backend; auto = FlashAttention if it can run, or torch")
 
     @model_validator(mode="after")

@@ -167,7 +167,9 @@ class ValidateVAERecipe(Recipe):
         1, ge=1, description="latent frames decoded at a time; none = the whole clip at once"
     )
     device: Device = Field("auto", description="where to run")
-    precision: Precision = Field("auto", description="compute type; auto = bf16 on CUDA, float32 elsewhere")
+    precision: Precision = Field(
+        "auto", description="compute type; auto = bf16 on CUDA cards that have it, float32 elsewhere"
+    )
 
     @model_validator(mode="after")
     def _has_rgba_weights(self):
