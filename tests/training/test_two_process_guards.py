@@ -7,6 +7,7 @@ import pytest
 import torch
 from durable_toy import everything
 
+from wan_alpha.training.device import WAIT_FOR_OTHERS
 from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.weights.io import load_state_dict
 
@@ -54,3 +55,8 @@ def test_every_sample_is_seen_once_over_five_interruptions(seen, run):
 @pytest.mark.parametrize("what", ["unsaved", "locked"])
 def test_what_the_first_process_cannot_do_ends_all(seen, what):
     assert [rank[what] for rank in seen] == [2, 2]
+
+
+def test_the_others_wait_for_hours_while_the_first_process_validates_or_saves(seen):
+    assert [rank["timeout"] for rank in seen] == pytest.approx([WAIT_FOR_OTHERS.total_seconds()] * 2, rel=1e-3)
+    assert WAIT_FOR_OTHERS.total_seconds() >= 6 * 3600

@@ -10,6 +10,8 @@ import sys
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
+import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from durable_toy import ListeningModule, train
 from toy_regression import ToyDataset
@@ -67,6 +69,7 @@ def main(top):
     seen = {}
     straight = attempt(top / "straight")
     seen["straight"] = straight[0], straight[1].hashes
+    seen["timeout"] = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds()
 
     code, module = attempt(top / "nan", HashingModule(nan_at=(3, 5) if RANK == 1 else ()))
     seen["nan"] = code, module.hashes
