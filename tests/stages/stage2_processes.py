@@ -2,6 +2,7 @@
 
 A run has "recipe", a file; "environment", what accelerate's launcher would set; and perhaps "bad_calls", at which the
 last process has a NaN loss; "stop_at", the call at which it gets SIGTERM; "fails_to_write", its disk is full;
+"loses_folder", it does not see the output folder any more;
 "continues", the name of a run whose first three checkpoints this one begins with. Each process writes its exit codes,
 and hashes of its weights before each step, as JSON beside the list.
 """
@@ -19,7 +20,7 @@ from accelerate import PartialState
 from wan_alpha.cli import guard
 from wan_alpha.stages import stage2_dit
 from wan_alpha.training import sharded_saving
-from wan_alpha.training.checkpoint_folder import write_files
+from wan_alpha.training.checkpoint_folder import partial_folder, write_files
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import TrainDiTRecipe
 from wan_alpha.training.sharding import local
@@ -66,6 +67,10 @@ def full_disk(*args):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def folder_that_is_gone(folder, step):
+    return partial_folder(folder / "gone", step)
+
+
 def main(path):
     seen = []
     for run in json.loads(path.read_text()):
@@ -77,6 +82,7 @@ def main(path):
             if RANK == "0":
                 begin_with(load_recipe(TrainDiTRecipe, run["recipe"]), run["continues"])
             PartialState().wait_for_everyone()
+        sharded_saving.partial_folder = folder_that_is_gone if run.get("loses_folder") and IS_LAST else partial_folder
         sharded_saving.write_files = full_disk if run.get("fails_to_write") and IS_LAST else write_files
         code = guard.run_recipe("run", lambda run=run: load_recipe(TrainDiTRecipe, run["recipe"]), stage2_dit.train_dit)
         os.environ.clear()

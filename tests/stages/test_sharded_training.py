@@ -85,6 +85,8 @@ def runs(make_run, tmp_path_factory, reference_dir):
         ("from replicated", seldom, {**FSDP2, "continues": "replicated"}),
         ("from sharded", seldom, {"continues": "sharded"}),
         ("unsaved", {}, {**FSDP2, "fails_to_write": True}),
+        ("lost", {}, {**FSDP2, "loses_folder": True}),
+        ("lost in the foreground", {"training.background_saving": False}, {**FSDP2, "loses_folder": True}),
     ]
     made = {name: make_run(name, **changes) for name, changes, _ in plan}
     listed = [
@@ -241,10 +243,12 @@ def test_a_bad_number_on_one_process_skips_the_update_everywhere(runs):
     assert [row["step"] for row in rows if row["loss"] is None] == [2, 5] and rows[-1]["skipped_updates"] == 2
 
 
-def test_a_full_disk_of_one_process_ends_all_and_leaves_no_folder(runs):
-    recipe, seen = runs["unsaved"]
+@pytest.mark.parametrize("name", ["unsaved", "lost", "lost in the foreground"])
+def test_what_one_process_cannot_write_ends_all_and_leaves_no_folder(runs, name):
+    """Its disk is full, or it sees the folder no more and cannot even say so there: the first does not wait for it."""
+    recipe, seen = runs[name]
     assert [call["code"] for rank in seen for call in rank] == [2, 2]
-    assert list((recipe.output_dir / "checkpoints").glob("step_*")) == []
+    assert list((recipe.output_dir / "checkpoints").iterdir()) == []
 
 
 def test_two_processes_to_one(runs, make_run):

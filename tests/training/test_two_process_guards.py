@@ -1,6 +1,7 @@
 """Two processes act as one: on a number that is not finite, on a signal, on a disk that fails, on a folder in use."""
 
 import json
+import socket
 from collections import Counter
 
 import pytest
@@ -60,3 +61,11 @@ def test_what_the_first_process_cannot_do_ends_all(seen, what):
 def test_the_others_wait_for_hours_while_the_first_process_validates_or_saves(seen):
     assert [rank["timeout"] for rank in seen] == pytest.approx([WAIT_FOR_OTHERS.total_seconds()] * 2, rel=1e-3)
     assert WAIT_FOR_OTHERS.total_seconds() >= 6 * 3600
+
+
+def test_an_output_folder_that_one_machine_does_not_see_is_refused_at_once(two_processes, seen):
+    for code, said in (rank["apart"] for rank in seen):
+        assert code == 2
+        assert "output_dir must be one folder which all machines see" in said
+        assert f"process 1 on {socket.gethostname()} ({two_processes / 'elsewhere'}) cannot see" in said
+    assert not (two_processes / "apart" / "metrics.jsonl").exists()

@@ -7,7 +7,8 @@ import json
 import os
 import signal
 import sys
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from two_process_toy import train_every_length
 
 from wan_alpha.cli import guard
 from wan_alpha.errors import CheckpointError
-from wan_alpha.training import saving
+from wan_alpha.training import saving, shared_folder
 from wan_alpha.training.run_lock import run_lock
 from wan_alpha.weights.io import tensors_sha256
 
@@ -92,6 +93,11 @@ def main(top):
         stack.enter_context(run_lock(top / "locked") if RANK == 0 else nullcontext())
         PartialState().wait_for_everyone()
         seen["locked"] = attempt(top / "locked")[0]
+    shared_folder.SEEN_WITHIN_SECONDS, said = 0.0, StringIO()
+    elsewhere = top / "elsewhere"  # as on a second machine: a folder of this name, with a run of its own once
+    with run_lock(elsewhere) if RANK else nullcontext(), redirect_stderr(said):
+        code = attempt(elsewhere if RANK else top / "apart")[0]
+    seen["apart"] = code, said.getvalue()
     (top / f"seen.{RANK}.json").write_text(json.dumps(seen))
     train_every_length(top / "every length", batch_size=1, accumulation=2)
 

@@ -35,6 +35,10 @@ class BackgroundTask:
         future, self._future = self._future, None
         return None if future is None else future.result()
 
+    def is_running(self):
+        """Whether a task is there that has not ended."""
+        return self._future is not None and not self._future.done()
+
     def has_failed(self):
         """Whether the task has ended in an error that nobody has been told yet; does not wait."""
         return self._future is not None and self._future.done() and self._future.exception() is not None

@@ -35,6 +35,7 @@ from wan_alpha.training.run_view import RunView
 from wan_alpha.training.saving import CHECKPOINTS_FOLDER, Saver, find_checkpoint
 from wan_alpha.training.schedule import learning_rate
 from wan_alpha.training.sharded_saving import ShardedSaver
+from wan_alpha.training.shared_folder import check_all_see
 from wan_alpha.training.signals import StopSignals
 from wan_alpha.training.state import RunState
 from wan_alpha.training.step import StepRunner
@@ -110,7 +111,7 @@ def run_training(
 
     Raises:
         ConfigError: nothing to train, an empty dataset, a device that is not there, a folder of another recipe or data,
-            or one that another run is writing to.
+            one that another run is writing to, or one that not all processes see.
         CheckpointError: a checkpoint could not be written, or none of those that are there is whole.
         NonFiniteError: ``max_skipped_updates`` updates in a row had a loss or gradient that was not finite.
         RunStopped: SIGTERM, SIGINT or SIGUSR1 came; the run is saved at the step that it then finished.
@@ -155,11 +156,12 @@ class _Run:
         self.order = SampleOrder(self.dataset, self.seed)
         self.step_size = self.settings.batch_size * self.settings.gradient_accumulation * self.accelerator.num_processes
         with ExitStack() as stack:
-            on_main(self.accelerator, self._enter_folder, stack)
+            token = on_main(self.accelerator, self._enter_folder, stack)
+            check_all_see(self.accelerator, self.output_dir, token)
             return self._execute(stack, trackers)
 
     def _enter_folder(self, stack):
-        stack.enter_context(run_lock(self.output_dir))
+        return stack.enter_context(run_lock(self.output_dir))
 
     def _execute(self, stack, trackers):
         found = on_main(self.accelerator, find_checkpoint, self.output_dir, self.recipe)

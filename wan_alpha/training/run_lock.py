@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import time
+import uuid
 from pathlib import Path
 
 from wan_alpha.errors import ConfigError
@@ -18,6 +19,9 @@ def run_lock(output_dir):
     """Hold an output folder; it is made if it is not there.
 
     Where the file system knows no locks, as some network mounts, nothing is held.
+
+    Yields:
+        a token of this holding, for :func:`sees_holder`.
 
     Raises:
         ConfigError: another run holds it; with its process and host.
@@ -35,12 +39,25 @@ def run_lock(output_dir):
             raise ConfigError(_refusal(folder, _owner(path)))
         _held.add(path)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        owner["token"] = uuid.uuid4().hex
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps(owner).encode())
-        yield
+        yield owner["token"]
     finally:
         _held.discard(path)
         os.close(handle)
+
+
+def sees_holder(output_dir, token):
+    """Whether the folder is, from here, the one that another process holds as ``token``: not one of the same name.
+
+    Not for the holding process, which would give its lock up by closing the file.
+    """
+    try:
+        owner = json.loads((Path(output_dir) / LOCK_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(owner, dict) and owner.get("token") == token
 
 
 def _try_lock(handle):
