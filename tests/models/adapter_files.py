@@ -29,11 +29,12 @@ class Layer:
 
 
 def make_layers(base, kind, strength, seed=3):
-    """Layer name -> Layer; magnitudes differ from the rows' norms by a fifth."""
+    """Layer name -> Layer; magnitudes differ from the rows' norms by a fifth. strength: one of STRENGTHS, or such pairs
+    in a tuple."""
     generator = torch.Generator().manual_seed(seed)
     layers = {}
     for name in LAYERS:
-        rank, alpha = STRENGTHS[strength][int(name.split(".")[1])]
+        rank, alpha = STRENGTHS.get(strength, strength)[int(name.split(".")[1])]
         weight = base[f"{name}.weight"]
         down = torch.randn(rank, weight.shape[1], generator=generator) * 0.2
         up = torch.randn(weight.shape[0], rank, generator=generator) * 0.2

@@ -11,6 +11,7 @@ from peft import LoKrConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 
 from wan_alpha.cli.adapters import convert_adapter
+from wan_alpha.cli.main import main
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.models.adapters import merge_adapter
 from wan_alpha.models.wan import predict_velocity
@@ -293,19 +294,53 @@ def test_what_was_written_for_comfyui_says_so(base, base_file, tmp_path):
         convert(comfyui, tmp_path / "no.safetensors", "peft", base=str(save(small, tmp_path / "small.safetensors")))
 
 
-def test_two_experts_become_two_files(base, output, tmp_path):
-    tensors, expected = {}, {}
-    for seed, expert, prefix in ((3, "high_noise", "transformer."), (4, "low_noise", "transformer_2.")):
-        (tmp_path / expert).mkdir()
-        path = WRITERS["diffusers"](make_layers(base, "lora", "alpha_is_rank", seed), tmp_path / expert, "lora")
-        expected[expert] = output("diffusers", path)
-        tensors |= {name.replace("transformer.", prefix): tensor for name, tensor in read(path)[0].items()}
-    both = save(tensors, tmp_path / "both.safetensors")
+EXPERTS = {"high_noise": ("transformer", "uneven", 3), "low_noise": ("transformer_2", ((2, 7), (5, 3)), 4)}
+
+
+@pytest.fixture(scope="module")
+def of_both(base, output, tmp_path_factory):
+    """(a diffusers file of two experts with a configuration for each, expert -> what it should compute)."""
+    folder, tensors, config, expected = tmp_path_factory.mktemp("both"), {}, {}, {}
+    for expert, (transformer, strength, seed) in EXPERTS.items():
+        path = WRITERS["diffusers"](make_layers(base, "lora", strength, seed), folder, "lora")
+        expected[expert], (own, metadata) = output("diffusers", path), read(path)
+        said = json.loads(metadata["lora_adapter_metadata"])
+        tensors |= {name.replace("transformer.", f"{transformer}."): tensor for name, tensor in own.items()}
+        config |= {name.replace("transformer.", f"{transformer}."): value for name, value in said.items()}
+    metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(config)}
+    return save(tensors, folder / "both.safetensors", metadata), expected
+
+
+def test_two_experts_become_two_files(of_both, output, tmp_path):
+    both, expected = of_both
     with pytest.raises(CheckpointError, match="belongs to a second expert.*--expert high_noise"):
         convert(both, tmp_path / "no.safetensors", "comfyui")
     for expert, velocity in expected.items():
         target = convert(both, tmp_path / f"{expert}.safetensors", "comfyui", expert=expert)
         assert (output("comfyui", target) - velocity).abs().max() <= TOLERANCE
+
+
+def test_inspect_names_rank_and_alpha_of_either_expert(of_both, capsys):
+    (one,) = recognise(of_both[0]).components
+    assert one.title == "LoRA, rank 2, 3, 4, 5, of 12 layers, for each of two experts" and not one.problems
+    assert one.details["experts"] == {
+        "high_noise": {"ranks": [3, 4], "alpha": [1.0, 8.0]}, "low_noise": {"ranks": [2, 5], "alpha": [3.0, 7.0]},
+    }  # fmt: skip
+    assert main(["inspect", str(of_both[0])]) == 0
+    assert "experts = high_noise: ranks 3, 4, alpha 1.0, 8.0; low_noise: ranks 2, 5" in capsys.readouterr().out
+
+
+def test_one_experts_configuration_is_not_taken_for_the_others(of_both, tmp_path):
+    """Its alpha would be as good as any other number."""
+    tensors, metadata = read(of_both[0])
+    config = json.loads(metadata["lora_adapter_metadata"])
+    config = {name: value for name, value in config.items() if name.startswith("transformer.")}
+    path = save(tensors, tmp_path / "x.safetensors", metadata | {"lora_adapter_metadata": json.dumps(config)})
+    assert read_adapter(path, "high_noise").modules[LAYER].scale == 2.0
+    with pytest.raises(CheckpointError, match="x.safetensors: .*rank and alpha of transformer_2.*of transformer alone"):
+        read_adapter(path, "low_noise")
+    (one,) = recognise(path).components
+    assert one.details["experts"]["low_noise"]["alpha"] == []
 
 
 def with_difference(tensors):

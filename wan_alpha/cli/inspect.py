@@ -224,7 +224,13 @@ def _count(number):
     return str(number) if number else ""
 
 
+def _strength(values):
+    return ", ".join(f"{name} {_shown(value) or 'not said'}" for name, value in values.items())
+
+
 def _shown(value):
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_strength(part)}" for name, part in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

@@ -3,7 +3,8 @@
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.adapters import check_adapter_fits, merge_adapter_into
 from wan_alpha.weights.adapter_card import read_adapter_card
-from wan_alpha.weights.adapters import EXPERTS, adapter_file, read_adapter
+from wan_alpha.weights.adapter_keys import EXPERTS
+from wan_alpha.weights.adapters import adapter_file, read_adapter
 from wan_alpha.weights.io import read_metadata, rounded_sha256
 from wan_alpha.weights.part_reader import find_part_in
 from wan_alpha.weights.wan_layout import find_wan_files

@@ -5,7 +5,7 @@ import torch
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.load import find_boundary, load_wan
 from wan_alpha.models.wan import predict_velocity
-from wan_alpha.weights.adapters import EXPERTS
+from wan_alpha.weights.adapter_keys import EXPERTS
 from wan_alpha.weights.wan_layout import find_wan_files
 
 HIGH, LOW = EXPERTS

@@ -17,10 +17,12 @@ from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.dit_names import from_diffusers, from_flat, is_diffusers
 
 DIALECTS = ("wan-alpha", "peft", "diffusers", "comfyui")
+# A14B's two DiTs, and diffusers' names of them.
+EXPERTS, TRANSFORMERS = ("high_noise", "low_noise"), ("transformer", "transformer_2")
 DIFFERENCES = ("weight", "bias", "modulation")
 KRONECKER = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
 _PEFT_PREFIX = "base_model.model."
-_DIFFUSERS_PREFIXES = ("transformer.", "transformer_2.")
+_DIFFUSERS_PREFIXES = tuple(f"{name}." for name in TRANSFORMERS)
 _COMFYUI_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 _FLAT_PREFIXES = ("lora_unet_", "lycoris_", "lora_transformer_")
 _PREFIXES = (_PEFT_PREFIX, "pipe.dit.", *_COMFYUI_PREFIXES)
@@ -94,7 +96,12 @@ def split_key(path, key):
         reason = next((f"it belongs to {kind}" for mark, kind in _NOT_READ.items() if mark in key), reason)
         raise CheckpointError(f"{path}: {key} is no adapter key; {reason}")
     written, part = found
-    return KeyParts(_wan_layer(path, key, written), written, part, key.startswith("transformer_2."))
+    return KeyParts(_wan_layer(path, key, written), written, part, is_of_low_noise(key))
+
+
+def is_of_low_noise(key):
+    """Whether a key says that it is of the second expert's transformer, as diffusers names it."""
+    return key.startswith(_DIFFUSERS_PREFIXES[1])
 
 
 def _match(key):

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from wan_alpha.errors import CheckpointError
+from wan_alpha.weights.adapter_keys import TRANSFORMERS
 
 PEFT_CONFIG = "adapter_config.json"
 PEFT_STEM = "adapter_model"
@@ -93,11 +94,15 @@ def own_scale(path, metadata, layer):
         raise CheckpointError(f"{path}: expected numbers as rank and alpha in the metadata ({error})") from error
 
 
-def find_peft_config(path, metadata):
+def find_peft_config(path, metadata, transformer=TRANSFORMERS[0]):
     """The configuration that goes with an adapter file: diffusers' in its metadata, PEFT's beside it; None without.
 
+    Args:
+        path: the file; metadata: its own, str to str.
+        transformer: of TRANSFORMERS, whose adapter is read: diffusers keeps a configuration for each.
+
     Raises:
-        CheckpointError: it is not valid JSON, or as :class:`PeftConfig`.
+        CheckpointError: it is not valid JSON, it is of the other transformer alone, or as :class:`PeftConfig`.
     """
     path = Path(path)
     if DIFFUSERS_METADATA in metadata:
@@ -113,8 +118,26 @@ def find_peft_config(path, metadata):
         raise CheckpointError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{where}: expected a table of options, found {type(values).__name__}")
-    values = {key.removeprefix("transformer.").removeprefix("transformer_2."): value for key, value in values.items()}
-    return PeftConfig(values, where)
+    return PeftConfig(of_transformer(values, transformer, where), where)
+
+
+def of_transformer(values, transformer, where):
+    """The options of one transformer, from a table in which diffusers puts its name before each; a table without such
+    names is PEFT's own, and whole.
+
+    Raises:
+        CheckpointError: the table has options of the other transformer alone.
+    """
+    told = {name for name in TRANSFORMERS if any(key.startswith(f"{name}.") for key in values)}
+    if not told:
+        return values
+    if transformer not in told:
+        raise CheckpointError(
+            f"{where}: expected rank and alpha of {transformer}, whose layers are in the file, found those of "
+            f"{told.pop()} alone"
+        )
+    start = f"{transformer}."
+    return {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
 
 
 def _by_pattern(patterns, layer, default):

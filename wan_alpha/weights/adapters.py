@@ -12,13 +12,20 @@ from torch import Tensor
 
 from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.adapter_card import AdapterCard, own_metadata, read_card
-from wan_alpha.weights.adapter_keys import DIFFERENCES, KRONECKER, recognise_dialect, split_key
+from wan_alpha.weights.adapter_keys import (
+    DIFFERENCES,
+    EXPERTS,
+    KRONECKER,
+    TRANSFORMERS,
+    is_of_low_noise,
+    recognise_dialect,
+    split_key,
+)
 from wan_alpha.weights.adapter_parts import Kronecker, LowRank
 from wan_alpha.weights.adapter_scale import PEFT_STEM, find_peft_config, own_scale
 from wan_alpha.weights.io import load_state_dict, read_metadata, save_safetensors
 
 FORMAT, FORMAT_VERSION = "wan_alpha.adapter", "1"
-EXPERTS = ("high_noise", "low_noise")
 DORA_NORMS = ("adapted", "base")
 # How a folder's adapter is called, by PEFT, by diffusers, by this project's training.
 _FILES = (f"{PEFT_STEM}.safetensors", f"{PEFT_STEM}.bin", "pytorch_lora_weights.safetensors", "adapter.safetensors")
@@ -72,9 +79,10 @@ def read_adapter(path, expert=None, dora_norm=None):
     """
     path = adapter_file(path)
     tensors, metadata = load_state_dict(path), read_metadata(path)
-    config, dialect = find_peft_config(path, metadata), recognise_dialect(tensors)
+    dialect, tensors = recognise_dialect(tensors), _of_one_expert(path, tensors, expert)
+    config = find_peft_config(path, metadata, TRANSFORMERS[any(map(is_of_low_noise, tensors))])
     layers, differences, names = {}, {}, {}
-    for key, tensor in _of_one_expert(path, tensors, expert):
+    for key, tensor in tensors.items():
         found = split_key(path, key)
         is_difference = found.part in DIFFERENCES
         parts = differences if is_difference else layers.setdefault(found.layer, {})
@@ -139,17 +147,17 @@ def scaled_exactly(tensor, factor):
 
 
 def _of_one_expert(path, tensors, expert):
-    low = {key for key in tensors if key.startswith("transformer_2.")}
+    low = set(filter(is_of_low_noise, tensors))
     if not low or len(low) == len(tensors):
         if low and expert == EXPERTS[0]:
             raise CheckpointError(f"{path}: {min(low)}: the adapter of the {EXPERTS[1]} expert, not of {expert}")
-        return tensors.items()
+        return tensors
     if expert is None:
         raise CheckpointError(
             f"{path}: {min(low)} belongs to a second expert; write each to a file of its own with `wan-alpha "
             f"convert-adapter`, --expert {EXPERTS[0]} and --expert {EXPERTS[1]}"
         )
-    return [(key, tensors[key]) for key in tensors if (key in low) == (expert == EXPERTS[1])]
+    return {key: tensor for key, tensor in tensors.items() if (key in low) == (expert == EXPERTS[1])}
 
 
 def _module(path, layer, parts):

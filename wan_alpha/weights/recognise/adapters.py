@@ -5,14 +5,14 @@ import math
 import re
 
 from wan_alpha.errors import CheckpointError
-from wan_alpha.weights.adapter_keys import KRONECKER, recognise_dialect, split_key
+from wan_alpha.weights.adapter_keys import EXPERTS, KRONECKER, TRANSFORMERS, recognise_dialect, split_key
+from wan_alpha.weights.adapter_scale import DIFFUSERS_METADATA, PEFT_CONFIG, of_transformer
 from wan_alpha.weights.recognise.component import Component, counted
 from wan_alpha.weights.recognise.toolkit import is_told_of_origin
 from wan_alpha.weights.recognise.wan_parts import count_blocks
 from wan_alpha.weights.registry import families_of, known_models
 from wan_alpha.weights.shards import read_json
 
-PEFT_CONFIG = "adapter_config.json"
 _MARK = re.compile(r"\.(lora_(A|B|up|down|magnitude_vector|mid)|dora_scale|lokr_|hada_|diff(_b|_m)?$)")
 _WAN_LAYER = re.compile(
     r"blocks\.\d+\.(self_attn|cross_attn|ffn|norm3|modulation)|(patch|text|time)_embedding|time_projection|head|img_emb"
@@ -38,20 +38,25 @@ def describe_adapter(tensors, metadata, paths=(), alphas=None):
         alphas: values of the ``alpha`` tensors that could be read, or None.
     """
     path = paths[0] if paths else "adapter"
-    layers, strangers = {}, []
+    experts, strangers = {}, []
     for key, info in tensors.items():
         try:
             found = split_key(path, key)
         except CheckpointError as error:
             strangers.append(str(error))
             continue
+        layers = experts.setdefault(found.low_noise, {})
         layers.setdefault(found.layer, {})[found.part] = info
+    layers = {layer: parts for half in experts.values() for layer, parts in half.items()}
     dialect, kind = recognise_dialect(tensors), _kind(tensors, layers)
     foreign = sorted(layer for layer in layers if not _WAN_LAYER.match(layer))
-    ranks = sorted({rank for parts in layers.values() if (rank := _rank(parts)) is not None})
+    halves = {low: _strength(half, low, metadata, paths, alphas) for low, half in sorted(experts.items())}
+    ranks, alphas = (sorted({value for half in halves.values() for value in half[name]}) for name in ("ranks", "alpha"))
     facts = {"paths": tuple(paths), "naming": dialect, **counted(tensors.values())}
     details = {"kind": kind, "ranks": ranks, "targets": _targets(layers), "num_layers_adapted": len(layers)}
-    details["alpha"] = sorted(set(alphas or _stated_alphas(metadata, paths)))
+    details["alpha"] = alphas
+    if len(halves) == 2:
+        details["experts"] = dict(zip(EXPERTS, halves.values(), strict=True))
     details |= {name: metadata[name] for name in sorted(metadata) if is_told_of_origin(name)}
     if foreign or (strangers and not layers):
         model = next((name for mark, name in _FOREIGN.items() if any(mark in one for one in tensors)), "another model")
@@ -62,6 +67,7 @@ def describe_adapter(tensors, metadata, paths=(), alphas=None):
     families = families_of({name: value for name, value in sizes.items() if name != "num_layers"})
     families = [name for name in families if _has_blocks(name, sizes["num_layers"])]
     title = f"{_TITLES[kind]}, rank {', '.join(map(str, ranks)) or 'none'}, of {len(layers)} layers"
+    title += ", for each of two experts" if len(halves) == 2 else ""
     return Component(
         "adapter", title, families=tuple(families), sizes=sizes, details=details, problems=tuple(strangers[:1]), **facts
     )
@@ -127,18 +133,26 @@ def _targets(layers):
     return sorted({re.sub(r"^blocks\.\d+\.", "", name) for name in layers})
 
 
-def _stated_alphas(metadata, paths):
+def _strength(layers, low_noise, metadata, paths, alphas):
+    """ranks and alpha of the layers of one expert, each value once."""
+    ranks = {rank for parts in layers.values() if (rank := _rank(parts)) is not None}
+    return {"ranks": sorted(ranks), "alpha": sorted(set(alphas or _stated_alphas(metadata, paths, low_noise)))}
+
+
+def _stated_alphas(metadata, paths, low_noise):
     """What a file's metadata says of alpha (ours, diffusers'), or PEFT's configuration beside it: of all layers, and of
     single ones."""
     config = paths[0].with_name(PEFT_CONFIG) if paths else None
-    if config is not None and config.is_file():
-        try:
+    packed = _table(metadata.get(DIFFUSERS_METADATA))
+    try:
+        if packed:
+            said = of_transformer(packed, TRANSFORMERS[low_noise], DIFFUSERS_METADATA)
+        elif config is not None and config.is_file():
             said = read_json(config, "PEFT's configuration")
-        except CheckpointError:
-            said = {}
-    else:
-        packed = _table(metadata.get("lora_adapter_metadata"))
-        said = {name.partition(".")[2]: value for name, value in packed.items()} or metadata
+        else:
+            said = metadata
+    except CheckpointError:
+        return []
     pattern = said.get("alpha_pattern")
     pattern = pattern if isinstance(pattern, dict) else _table(pattern)
     values = [said.get("lora_alpha", said.get("alpha")), *pattern.values()]
