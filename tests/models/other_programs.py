@@ -123,9 +123,22 @@ def diffusers_weights(base, path):
 
 
 def released_weights(base, path):
-    """The release's names; this project's metadata for what the release always has as 1."""
+    """The released Wan-Alpha: B*A as it is; it reads no metadata and knows no alpha."""
+    return _weights_of_the_release(base, read(path)[0], lambda layer: 1.0)
+
+
+def trained_weights(base, path):
+    """What this project's training wrote: the release's names, alpha and rank in the metadata."""
     tensors, metadata = read(path)
     ranks, alphas = (json.loads(metadata.get(name, "{}")) for name in ("rank_pattern", "alpha_pattern"))
+
+    def scale(layer):
+        return float(alphas.get(layer, metadata["alpha"])) / float(ranks.get(layer, metadata["rank"]))
+
+    return _weights_of_the_release(base, tensors, scale)
+
+
+def _weights_of_the_release(base, tensors, scale):
     result, used = dict(base), set()
     for key in tensors:
         layer = key.removesuffix(".lora_A.default.weight")
@@ -133,9 +146,8 @@ def released_weights(base, path):
             continue
         keys = [f"{layer}.lora_A.default.weight", f"{layer}.lora_B.default.weight"]
         down, up = (tensors[name].float() for name in keys)
-        scale = float(alphas.get(layer, metadata["alpha"])) / float(ranks.get(layer, metadata["rank"]))
         used |= set(keys)
-        weight = base[f"{layer}.weight"] + scale * (up @ down)
+        weight = base[f"{layer}.weight"] + scale(layer) * (up @ down)
         magnitude = f"{layer}.lora_magnitude_vector.default.weight"
         if magnitude in tensors:
             used.add(magnitude)

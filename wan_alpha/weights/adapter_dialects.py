@@ -3,7 +3,7 @@
 =============  ==================================  =================================================================
 dialect        what is written                     what it holds
 =============  ==================================  =================================================================
-wan-alpha      one file                            LoRA, DoRA; rank and alpha in the metadata
+wan-alpha      one file                            LoRA, DoRA; each layer's factor folded into B
 peft           a folder: adapter_model, _config    LoRA, DoRA, bias differences of LoRA layers, LoKr of PEFT's shapes
 diffusers      one file, or its usual name in a    LoRA, DoRA, bias differences of LoRA layers; PEFT's configuration in
                folder                              the metadata
@@ -46,7 +46,7 @@ def write_dialect(adapter: Adapter, path, dialect, dtype=None) -> list[Path]:
             ``Adapter.dora_norm``: all but comfyui know "adapted" only.
         path: a file, or a folder for peft; see the table above.
         dialect: one of DIALECTS.
-        dtype: of the tensors; None = as they are.
+        dtype: of the tensors; None = as they are, but float32 for a B into which the factor goes with rounding.
 
     Returns:
         the files.
@@ -62,6 +62,8 @@ def write_dialect(adapter: Adapter, path, dialect, dtype=None) -> list[Path]:
             f"{adapter.path}: its magnitudes are for ComfyUI's norm, which {dialect} does not know; give the base "
             "model to bring them back"
         )
+    if dialect == "wan-alpha":
+        adapter = _folded(adapter)
     return _WRITERS[dialect](_in_dtype(adapter, dtype), Path(path))
 
 
@@ -217,6 +219,17 @@ def _refuse_differences(adapter, dialect, allowed_bias):
 def _refuse_lokr(adapter, dialect, way_out):
     if any(isinstance(module, Kronecker) for module in adapter.modules.values()):
         raise CheckpointError(f"{adapter.path}: a LoKr, which {dialect} files do not hold; {way_out}")
+
+
+def _folded(adapter):
+    """The same adapter with s*B for B and 1 for s: the released program adds B*A as it is, and reads no metadata."""
+    modules = {
+        layer: module
+        if isinstance(module, Kronecker)
+        else replace(module, up=scaled_exactly(module.up, module.scale), scale=1.0)
+        for layer, module in adapter.modules.items()
+    }
+    return replace(adapter, modules=modules)
 
 
 def _in_dtype(adapter, dtype):
