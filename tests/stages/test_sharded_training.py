@@ -22,7 +22,7 @@ from wan_alpha.training.run_folder import read_metrics
 from wan_alpha.training.sharded_files import read_whole
 from wan_alpha.training.sharding import mesh_sizes
 from wan_alpha.weights.adapters import read_adapter
-from wan_alpha.weights.io import load_state_dict
+from wan_alpha.weights.io import load_state_dict, read_metadata
 
 SCRIPT = Path(__file__).with_name("stage2_processes.py")
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
@@ -54,6 +54,7 @@ def make_run(tmp_path_factory, wan_folder, make_cache_recipe):
             "validation_cache": top / "held_out", "adapter.alpha": 8, "training.max_steps": 6, "training.device": "cpu",
             "training.learning_rate": 1e-2, "training.ema_decay": 0.9, "training.checkpoint_every": 1,
             "training.keep_checkpoints": 99, "training.batch_size": 1, "training.gradient_checkpointing": True,
+            "trigger_words": ["redball"],
         }  # fmt: skip
         given = {key: value for key, value in (overrides | changes).items() if value is not None}
         recipe = load_recipe(TrainDiTRecipe, overrides=given)
@@ -203,6 +204,13 @@ def test_a_checkpoint_becomes_one_file(runs, tmp_path, name, weights):
     assert all(torch.equal(written[key], expected[key]) for key in expected) == (kind == "ema")
     adapter = read_adapter(tmp_path / "adapter.safetensors")
     assert (adapter.kind, len(adapter.modules)) == ("dora", 20)
+    # It says all that the run's own file says of itself, its origin among that; the hash is of what it holds.
+    said, hashed = read_metadata(run / "adapter.safetensors"), "modelspec.hash_sha256"
+    found = adapter.metadata
+    assert {"modelspec.title", "modelspec.date", "trigger_words", "tokens", "recipe_sha256", hashed} <= said.keys()
+    assert found.keys() - said.keys() == {"step"}
+    assert {name for name in said if found[name] != said[name]} == (set() if kind == "ema" else {hashed})
+    assert adapter.card.trigger_words == ("redball",)
 
 
 def test_every_weight_becomes_one_file(runs, tmp_path):
@@ -213,6 +221,9 @@ def test_every_weight_becomes_one_file(runs, tmp_path):
     last = load_wan([str(tmp_path / "3.safetensors")], components=("dit",)).dit
     assert last.blocks[0].self_attn.num_heads == 2
     assert not torch.equal(last.head.modulation, load_state_dict(tmp_path / "2.safetensors")["head.modulation"])
+    said, found = (read_metadata(path) for path in (run / "dit.safetensors", tmp_path / "3.safetensors"))
+    assert "modelspec.title" in said and found.keys() - said.keys() == {"step"}
+    assert {name for name in said if found[name] != said[name]} == {"modelspec.hash_sha256"}
 
 
 @pytest.mark.parametrize(

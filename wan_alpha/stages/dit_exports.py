@@ -6,16 +6,17 @@ from pathlib import Path
 from wan_alpha.models.adapters import adapter_state_dict
 from wan_alpha.stages.experts import file_of_expert
 from wan_alpha.training.checkpoints import NAMES_BELOW
-from wan_alpha.training.run_folder import run_start
+from wan_alpha.training.run_folder import run_start, run_title
 from wan_alpha.training.sharding import gathered_on_main
-from wan_alpha.weights.adapter_card import AdapterCard, architecture_of, own_metadata
-from wan_alpha.weights.adapters import FORMAT as ADAPTER_FORMAT
+from wan_alpha.weights.adapter_card import SPEC, AdapterCard, architecture_of, own_metadata
 from wan_alpha.weights.adapters import adapter_metadata
 from wan_alpha.weights.io import rounded_sha256, save_safetensors
 
 ADAPTER_FILE = "adapter.safetensors"
 DIT_FILE = "dit.safetensors"
 DIT_FORMAT = "wan_alpha.dit"
+# What a file made of a checkpoint says anew: the same run in another folder has the same checkpoints to the byte.
+_OF_ONE_FILE = {f"{SPEC}title", f"{SPEC}date", f"{SPEC}hash_sha256", "recipe", "recipe_sha256"}
 
 
 def run_cards(recipe, base_sha256, cache) -> dict:
@@ -28,7 +29,7 @@ def run_cards(recipe, base_sha256, cache) -> dict:
         expert -> AdapterCard.
     """
     card = AdapterCard(
-        title=recipe.title or Path(recipe.output_dir).resolve().name,
+        title=run_title(recipe.output_dir, recipe.title),
         date=run_start(recipe.output_dir),
         resolution=clip_resolution(cache),
         recipe=recipe.as_dict(),
@@ -77,30 +78,25 @@ def adapter_files(module, cards) -> dict:
     adapter, files = module.adapter, {}
     for expert, dit in module.experts() if adapter.kind in ("dora", "lora") else ():
         tensors = gathered_on_main(adapter_state_dict(dit))
-        metadata = adapter_metadata(
-            tensors, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets,
-            card=cards[expert],
-        )  # fmt: skip
-        files[file_of_expert(ADAPTER_FILE, expert)] = (tensors, metadata | {"expert": expert})
+        files[file_of_expert(ADAPTER_FILE, expert)] = tensors, _adapter_metadata(adapter, tensors, cards, expert)
     return files
 
 
-def describe_weights(module, base_sha256) -> dict:
+def describe_weights(module, cards) -> dict:
     """What a checkpoint's own weights must say, for whoever makes one file of them; {} where they are more than that.
 
     Args:
-        base_sha256: expert -> hash of its weights.
+        cards: expert -> AdapterCard, of :func:`run_cards`.
     """
     adapter = module.adapter
     if module.captions is not None or len(module.experts()) > 1 or adapter.kind == "none":
         return {}
     ((expert, dit),) = module.experts()
-    said = {NAMES_BELOW: "pipe.dit.", "base_sha256": base_sha256[expert], "format_version": "1"}
-    said |= {} if expert is None else {"expert": expert}
     if adapter.kind == "full":
-        return said | {"format": DIT_FORMAT, "num_heads": _num_heads(dit)}
-    kept = {"kind": adapter.kind, "rank": adapter.rank, "alpha": adapter.alpha, "targets": list(adapter.targets)}
-    return said | {"format": ADAPTER_FORMAT} | kept
+        said = _dit_metadata(dit, {}, cards[expert], expert)
+    else:
+        said = _adapter_metadata(adapter, dict(dit.named_parameters()), cards, expert)
+    return {NAMES_BELOW: "pipe.dit."} | {name: value for name, value in said.items() if name not in _OF_ONE_FILE}
 
 
 def weights_sha256(dit, callback=None) -> str:
@@ -108,12 +104,19 @@ def weights_sha256(dit, callback=None) -> str:
     return rounded_sha256(dit.state_dict(), callback)
 
 
+def _adapter_metadata(adapter, tensors, cards, expert):
+    metadata = adapter_metadata(
+        tensors, kind=adapter.kind, rank=adapter.rank, alpha=adapter.alpha, targets=adapter.targets, card=cards[expert]
+    )
+    return metadata | _of_expert(expert)
+
+
 def _dit_metadata(dit, tensors, card, expert):
     card = replace(card, architecture=architecture_of(dit.dim))
     # The one size that shapes do not tell: a file without Wan's config.json beside it can then be loaded.
-    own = {"format": DIT_FORMAT, "format_version": "1", "num_heads": _num_heads(dit), "expert": expert}
-    return own | own_metadata(card, tensors, "full")
+    own = {"format": DIT_FORMAT, "format_version": "1", "num_heads": str(dit.blocks[0].self_attn.num_heads)}
+    return own | _of_expert(expert) | own_metadata(card, tensors, "full")
 
 
-def _num_heads(dit):
-    return str(dit.blocks[0].self_attn.num_heads)
+def _of_expert(expert):
+    return {} if expert is None else {"expert": expert}

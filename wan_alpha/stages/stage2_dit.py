@@ -287,7 +287,7 @@ def _train(recipe):
         preview=previews,
         export=lambda module, folder: export_trained(module, folder, run_cards(recipe, base_sha256, cache)),
         checkpoint_export=lambda module: trained_files(module, run_cards(recipe, base_sha256, cache)),
-        weights_metadata=describe_weights(module, base_sha256),
+        weights_metadata=lambda module: describe_weights(module, run_cards(recipe, base_sha256, cache)),
         recipe=recipe,
     )
 

@@ -1,6 +1,7 @@
 """``wan-alpha export-checkpoint``: one file of weights from a checkpoint, in shards or whole; needs no GPU."""
 
 import json
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -8,9 +9,10 @@ from wan_alpha.errors import CheckpointError
 from wan_alpha.training.checkpoint_folder import find_problem, list_checkpoints
 from wan_alpha.training.checkpoints import FILES, NAMES_BELOW
 from wan_alpha.training.progress import StepProgress
-from wan_alpha.training.run_folder import RECIPE_FILE
+from wan_alpha.training.run_folder import RECIPE_FILE, START_FILE, run_start, run_title
 from wan_alpha.training.saving import CHECKPOINTS_FOLDER
 from wan_alpha.training.sharded_files import is_in_shards, metadata_in_shards, read_whole
+from wan_alpha.weights.adapter_card import own_metadata, read_card
 from wan_alpha.weights.io import load_state_dict, read_metadata, write_stream
 from wan_alpha.weights.safetensors_stream import safetensors_stream
 
@@ -36,11 +38,10 @@ def export_checkpoint(recipe):
         ready = sorted({path.name for path in checkpoint.glob("*.safetensors")} - set(FILES.values()))
         hint = f"use {checkpoint / ready[0]} as it is" if ready else "it was made by an earlier version"
         raise CheckpointError(f"{checkpoint}: does not say what its weights are named for others; {hint}")
-    named_recipe = checkpoint.parent.parent / RECIPE_FILE
-    if named_recipe.is_file():
-        metadata["recipe"] = json.loads(named_recipe.read_text(encoding="utf-8"))
     named = {name.removeprefix(below): tensor for name, tensor in tensors.items()}
-    with StepProgress("exporting", len(named), unit="tensors") as bar:
+    metadata |= own_metadata(_card(metadata, checkpoint.parent.parent), named, metadata.get("kind", "full"))
+    # Each tensor comes twice: to be hashed, and to be written.
+    with StepProgress("exporting", 2 * len(named), unit="tensors") as bar:
         done = count(1)
 
         def load(name):
@@ -50,6 +51,16 @@ def export_checkpoint(recipe):
         write_stream(safetensors_stream(named, metadata, load), recipe.output)
     print(f"{recipe.output}: {len(tensors)} tensors, {recipe.weights}, of {checkpoint}")
     return recipe.output
+
+
+def _card(metadata, run):
+    """Where weights are from: what they say, with recipe, title and date as the run's folder has them."""
+    card = read_card(metadata)
+    if not (run / RECIPE_FILE).is_file():
+        return card
+    recipe = json.loads((run / RECIPE_FILE).read_text(encoding="utf-8"))
+    date = run_start(run) if (run / START_FILE).is_file() else None  # asking writes it
+    return replace(card, title=run_title(run, recipe.get("title")), date=date, recipe=recipe)
 
 
 def find_whole(folder):

@@ -99,8 +99,8 @@ def run_training(
             of them writes them again.
         checkpoint_export: (module) -> file name -> (tensors, metadata): safetensors files that each checkpoint's folder
             gets besides its own, for others to read.
-        weights_metadata: what a file of the trained weights alone must say, in each checkpoint's own; "names_below" is
-            the beginning of their names that others leave out.
+        weights_metadata: (module) -> what a file of the trained weights alone must say, in each checkpoint's own;
+            "names_below" is the beginning of their names that others leave out.
         preview: (module) -> name -> (T, H, W, 4) uint8 straight RGBA clip, called without gradients each
             ``preview_every`` steps; training's random numbers are the same with it and without.
         recipe: Recipe that the run was made from; one that would change what is computed is refused on resume.
@@ -321,7 +321,8 @@ class _Run:
 
     def _checkpoint_files(self):
         hooks = self.hooks
-        return self.trainee.checkpoint_files(self.state.step, hooks.checkpoint_export, hooks.weights_metadata)
+        said = None if hooks.weights_metadata is None else hooks.weights_metadata(self.trainee.module)
+        return self.trainee.checkpoint_files(self.state.step, hooks.checkpoint_export, said)
 
     def _after_step(self, terms, figures):
         state, settings = self.state, self.settings

@@ -116,6 +116,11 @@ def write_recipe(output_dir, recipe):
     replace_file(Path(output_dir) / RECIPE_FILE, json.dumps(recipe.as_dict(), indent=2) + "\n")
 
 
+def run_title(output_dir, title=None):
+    """The name to show of what a run makes: the title that it was given, or its folder's name."""
+    return title or Path(output_dir).resolve().name
+
+
 def run_start(output_dir):
     """When a run began, ISO 8601, UTC, to the second; recorded when first asked, so a continued run says the same.
 
