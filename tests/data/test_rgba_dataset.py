@@ -1,10 +1,11 @@
 import dataclasses
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from wan_alpha.data.buckets import Bucket
 from wan_alpha.data.dataset import RGBAVideoDataset, collate
 from wan_alpha.data.manifest import Row
 from wan_alpha.data.operators import HardRenderRGBA, LoadRGBAVideoPair, SoftRenderRGBA
@@ -99,16 +100,43 @@ def test_wrong_options_are_refused(rows, arguments):
         RGBAVideoDataset(**{"rows": rows, "operator": dict, **arguments})
 
 
-def test_the_fingerprint_is_that_of_the_rows(rows):
+def test_the_fingerprint_is_that_of_the_rows(rows, tmp_path):
     before = dataset(rows).fingerprint()
+    elsewhere = shutil.copytree(tmp_path, tmp_path / "elsewhere")
     moved = [
         dataclasses.replace(
-            row, foreground=Path("/elsewhere") / row.foreground.name,
-            matte=row.matte and Path("/elsewhere") / row.matte.name,
+            row, foreground=elsewhere / row.foreground.name, matte=row.matte and elsewhere / row.matte.name,
         )
         for row in rows
     ]  # fmt: skip
     assert dataset(rows, seed=1, repeat=2).fingerprint() == dataset(moved).fingerprint() == before
     other_caption = [dataclasses.replace(rows[0], prompt="a dog"), rows[1]]
     for other in (rows[:1], rows[::-1], other_caption, [rows[0], dataclasses.replace(rows[1], kind="static")]):
-        assert dataset(other).fingerprint() != before
+        assert dataset(other).fingerprint()["clips"] != before["clips"]
+
+
+def test_clips_that_were_cut_anew_or_sorted_otherwise_have_another_fingerprint(rows, tmp_path):
+    def told(shapes):
+        return RGBAVideoDataset(rows, dict, shapes=shapes).fingerprint()
+
+    def changed(now):
+        return [name for name in before if before[name] != now[name]]
+
+    short, long = Bucket(5, 16, 16), Bucket(9, 16, 16)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / "0.png").write_bytes(b"12")
+    rows.append(Row(3, frames))
+    before = told([short, short, long])
+    assert changed(told([short, short, long])) == []
+    assert changed(told([short, long, short])) == ["the clips' buckets"]
+    (frames / "0.png").write_bytes(b"1")
+    (frames / "1.png").write_bytes(b"2")  # as many bytes, in more files
+    assert changed(told([short, short, long])) == ["the clips' files"]
+    before = told([short, short, long])
+    with open(rows[0].matte, "ab") as file:
+        file.write(b"x")
+    assert changed(told([short, short, long])) == ["the clips' files"]
+    rows[1].foreground.unlink()
+    with pytest.raises(DataError, match="owl.mkv: cannot be looked at: No such file"):
+        told(None)

@@ -122,9 +122,9 @@ class Fingerprinted(ToyDataset):
         (ToyDataset(length=10), ToyDataset(length=4), r"changed since it began: samples \(10 samples there, 4 here\)"),
         (ToyDataset(length=10), ToyDataset(length=11), r"10 samples there, 11 here"),
         (Fingerprinted("a"), Fingerprinted("b"), "changed since it began: clips; choose another output_dir"),
-        (ToyDataset(), Fingerprinted("a"), "changed since it began: clips, text encoder"),
+        (Fingerprinted("a"), ToyDataset(), "changed since it began: clips, text encoder"),
     ],
-    ids=["fewer", "more", "others", "now it tells"],
+    ids=["fewer", "more", "others", "no longer told"],
 )
 @pytest.mark.parametrize("steps_before", [2, 12], ids=["unfinished", "finished"])
 def test_other_data_in_the_same_folder_is_refused(tmp_path, before, now, message, steps_before):
@@ -132,6 +132,14 @@ def test_other_data_in_the_same_folder_is_refused(tmp_path, before, now, message
     with pytest.raises(ConfigError, match=message):
         train(tmp_path, dataset=now)
     train(tmp_path, dataset=before)
+
+
+def test_what_an_earlier_version_did_not_record_is_said_and_recorded(tmp_path, capsys):
+    train(tmp_path, dataset=ToyDataset(), max_steps=2)
+    train(tmp_path, dataset=Fingerprinted("a"), max_steps=4)
+    assert "did not record, so taken for unchanged since it began: clips, text encoder" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="changed since it began: clips;"):
+        train(tmp_path, dataset=Fingerprinted("b"))
 
 
 @pytest.mark.parametrize("first", [5, 12], ids=["longer", "finished, longer"])

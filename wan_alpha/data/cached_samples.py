@@ -46,7 +46,7 @@ class LatentCacheDataset(Dataset):
             "the RGBA VAE that made the latents": index.vae_fingerprint,
             "the text encoder that made the contexts": index.text_fingerprint,
             "cached clips": content_key(keys=index.keys),
-            **({"shares of the datasets": content_key(parts=index.parts)} if index.parts else {}),
+            "shares of the datasets": content_key(parts=index.parts),
         }
 
     @cached_property

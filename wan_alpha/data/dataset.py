@@ -78,13 +78,20 @@ class RGBAVideoDataset(Dataset):
         self._epoch.fill_(epoch)
 
     def fingerprint(self) -> dict[str, str]:
-        """{"clips": hash of the rows}: their files below the folder they share, captions and kinds, in order."""
+        """What the samples are made of, each by a hash, in the rows' order.
+
+        The clips: their files below the folder that they share, captions and kinds. The files themselves: their bytes
+        are counted, not read, so that a start costs a look at each; a file that was changed to as many bytes passes.
+        And the bucket of each clip.
+        """
         base = os.path.commonpath([file.parent for row in self.rows for file in row.files])
         rows = [
             [*(os.path.relpath(file, base) for file in row.files), *row.captions, row.kind, *row.reading.values()]
             for row in self.rows
         ]
-        return {"clips": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
+        sizes = [[count_bytes(file) for file in row.files] for row in self.rows]
+        parts = {"clips": rows, "the clips' files": sizes, "the clips' buckets": list(map(str, self.shapes or ()))}
+        return {name: hashlib.sha256(json.dumps(part).encode()).hexdigest() for name, part in parts.items()}
 
     def __len__(self) -> int:
         return len(self.mixture)
@@ -103,6 +110,22 @@ class RGBAVideoDataset(Dataset):
             return self.operator(data)
         except DataError as error:
             raise DataError(f"row {row.index} ({row.foreground.name}): {error}") from error
+
+
+def count_bytes(path) -> tuple[int, int]:
+    """(files, bytes in all) of a clip's file, or of its folder of frames.
+
+    Raises:
+        DataError: it is not there.
+    """
+    try:
+        if not os.path.isdir(path):
+            return 1, os.stat(path).st_size
+        with os.scandir(path) as entries:
+            sizes = [entry.stat().st_size for entry in entries if entry.is_file()]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be looked at: {error.strerror}") from error
+    return len(sizes), sum(sizes)
 
 
 def collate(samples: Sequence[dict]) -> dict:

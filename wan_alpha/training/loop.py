@@ -141,6 +141,7 @@ class _Run:
     recipe: object
     description: str
     state: RunState = field(default_factory=RunState)
+    unrecorded: list[str] = field(default_factory=list)
 
     def execute(self):
         if len(self.dataset) == 0:
@@ -203,12 +204,13 @@ class _Run:
 
     def _prepare(self, found):
         self.trainee = Trainee(self.module, self.accelerator, self.settings)
+        described = describe_dataset(self.dataset)
         if found.checkpoint is not None:
             self.trainee.load(found.checkpoint)
             self.state = RunState.from_dict(found.state)
-            check_same_dataset(self.output_dir, self.state.dataset, self.dataset)
+            self.unrecorded = check_same_dataset(self.output_dir, self.state.dataset, described)
             check_same_step_size(self.output_dir, self.state, self.step_size, self.accelerator.num_processes)
-        self.state.dataset = describe_dataset(self.dataset)
+        self.state.dataset = described
         self.state.step_size, self.state.num_processes = self.step_size, self.accelerator.num_processes
         self.runner = StepRunner(
             self.accelerator, self.trainee.model, self.trainee.parameters, self.trainee.optimizer, self.settings,
@@ -253,6 +255,9 @@ class _Run:
             self.progress.say(summary)
         if resumed_from:
             self.progress.say(f"continuing {self.output_dir} at step {resumed_from}")
+        if self.unrecorded:
+            names = ", ".join(self.unrecorded)
+            self.progress.say(f"its earlier version did not record, so taken for unchanged since it began: {names}")
         self.state.exported = []
         self.initial = self.validation.run("initial_validation_", 0) if resumed_from == 0 else {}
         self.runner.model.train()

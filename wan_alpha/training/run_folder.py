@@ -69,23 +69,26 @@ def describe_dataset(dataset):
     return {"samples": len(dataset), **fingerprint}
 
 
-def check_same_dataset(output_dir, before, dataset):
+def check_same_dataset(output_dir, before, now):
     """Refuse to continue a run on data that its steps so far have not seen.
 
     Args:
-        output_dir: of the run; before: what :func:`describe_dataset` said when it began; dataset: today's.
+        output_dir: of the run; before: what :func:`describe_dataset` said when it began; now: what it says today.
+
+    Returns:
+        names of what an earlier version did not record, and nobody can compare.
 
     Raises:
         ConfigError: what differs, and what to do.
     """
-    now = describe_dataset(dataset)
-    differing = [name for name in now | before if before.get(name) != now.get(name)]
+    differing = [name for name in before if before[name] != now.get(name)]
     if differing:
         numbers = f" ({before['samples']} samples there, {now['samples']} here)" if "samples" in differing else ""
         raise ConfigError(
             f"{output_dir} holds a run on other data: changed since it began: {', '.join(differing)}{numbers}; "
             "choose another output_dir, delete that folder, or bring the former data back to continue its run"
         )
+    return [name for name in now if name not in before]
 
 
 def check_same_step_size(output_dir, state, now, num_processes):
