@@ -1,6 +1,8 @@
 """Stage 1 on the reference VAE (width 8) and synthetic clips."""
 
 import math
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from wan_alpha.stages.stage1_vae import (
     ReconstructionModule,
     build_loss,
     build_vae,
+    frozen_weights,
     random_backgrounds,
     reconstruction_figures,
     train_vae,
@@ -26,7 +29,7 @@ from wan_alpha.stages.stage1_vae import (
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import LossSettings, TrainVAERecipe
 from wan_alpha.training.run_folder import read_metrics
-from wan_alpha.weights.io import load_state_dict
+from wan_alpha.weights.io import load_state_dict, save_pickle, save_safetensors
 
 NUM_STOPPED_STEPS = 4
 VALIDATION_FIGURES = {"rgb_psnr", "rgb_mae", "rgb_ssim", "alpha_psnr", "alpha_mae", "alpha_ssim"}
@@ -147,6 +150,35 @@ def test_a_resumed_run_is_the_straight_run(tmp_path, make_recipe):
     assert read_metrics(tmp_path / "straight") == read_metrics(tmp_path / "stopped")
     straight, resumed = (load_state_dict(tmp_path / run / "rgba_vae.safetensors") for run in ("straight", "stopped"))
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+
+
+@pytest.mark.parametrize("option", ["model.base_vae", "model.decoder_lora"])
+def test_other_frozen_weights_under_the_same_name_are_no_continuation(
+    tmp_path, make_recipe, merge_changes, reference_dir, option
+):
+    """What the merge block is trained against is in no checkpoint."""
+    sources = {"model.base_vae": reference_dir / "base_vae.safetensors", **merge_changes}
+    path = tmp_path / sources[option].name
+    shutil.copy(sources[option], path)
+    changes = merge_changes | {option: path, "training.max_steps": 1}
+    train_vae(make_recipe(tmp_path / "run", **changes))
+    others = {name: value + 0.1 for name, value in load_state_dict(path).items()}
+    (save_pickle if path.suffix == ".bin" else save_safetensors)(others, path)
+    with pytest.raises(ConfigError, match=rf"other base weights:\n  {option}, {path}: sha256 \w+ there, \w+ here\n"):
+        train_vae(make_recipe(tmp_path / "run", **changes | {"training.max_steps": 2}))
+    shutil.copy(sources[option], path)
+    assert train_vae(make_recipe(tmp_path / "run", **changes | {"training.max_steps": 2})).resumed_from == 1
+
+
+def test_another_perceptual_network_has_another_hash(tmp_path, make_recipe):
+    recipe = make_recipe(tmp_path, **{"loss.perceptual": "vgg16", "loss.perceptual_weights": "vgg.pth"})
+    module = SimpleNamespace(loss=SimpleNamespace(perceptual=torch.nn.Linear(2, 2)))
+    before, again = (frozen_weights(module, recipe, "0") for _ in range(2))
+    module.loss.perceptual.weight.data += 1
+    now = frozen_weights(module, recipe, "0")
+    assert before == again and now["model.base_vae"] == before["model.base_vae"]
+    assert now["loss.perceptual_weights"]["file"] == "vgg.pth"
+    assert now["loss.perceptual_weights"]["sha256"] != before["loss.perceptual_weights"]["sha256"]
 
 
 def test_stopped_after_every_step_it_is_the_same_run(tmp_path, make_recipe, monkeypatch):

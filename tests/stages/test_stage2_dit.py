@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffsynth.diffusion import FlowMatchSFTLoss
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from stop_every_step import everything, train_stopping
 from tiny_wan_files import write_dataset, write_wan
 
@@ -26,7 +26,7 @@ from wan_alpha.stages.stage2_dit import (
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings, TrainDiTRecipe
 from wan_alpha.weights.adapter_card import read_adapter_card, recipe_sha256
-from wan_alpha.weights.io import read_metadata
+from wan_alpha.weights.io import read_metadata, rounded_sha256
 
 TOLERANCE = {"float32": 1e-5, "relative": 1e-4}
 SMALL = {"rank": 4, "alpha": 8}
@@ -223,6 +223,24 @@ def test_the_same_command_again_continues_exactly(make_recipe, tmp_path):
     assert rest.losses == whole.losses
     ours, theirs = (load_file(tmp_path / name / "adapter.safetensors") for name in ("halves", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_another_base_under_the_same_name_is_no_continuation(make_recipe, wan_folder, tmp_path):
+    path = tmp_path / "dit.safetensors"
+    dit = load_wan(str(wan_folder), components=("dit",)).dit
+    weights, said = dit.state_dict(), {"num_heads": str(dit.blocks[0].self_attn.num_heads)}
+    changes = {"model.dit": path, "training.max_steps": 1}
+    save_file(weights, path, said)
+    train_dit(make_recipe(**changes))
+    other = {name: value * 1.5 for name, value in weights.items()}
+    save_file(other, path, said)
+    there, here = rounded_sha256(weights), rounded_sha256(other)
+    with pytest.raises(
+        ConfigError, match=f"other base weights:\n  model.dit, {path}: sha256 {there} there, {here} here"
+    ):
+        train_dit(make_recipe(**changes | {"training.max_steps": 2}))
+    save_file(weights, path, said)
+    assert train_dit(make_recipe(**changes | {"training.max_steps": 2})).resumed_from == 1
 
 
 def without_recipe(contents):

@@ -39,6 +39,15 @@ def run_cards(recipe, base_sha256, cache) -> dict:
     return {expert: replace(card, base_sha256=sha256) for expert, sha256 in base_sha256.items()}
 
 
+def base_weights(model, base_sha256) -> dict:
+    """Option -> {"file", "sha256"} of the DiTs that a run began from; arguments as above, model: a TrainDiTModel."""
+    option, file = ("model.wan", model.wan) if model.dit is None else ("model.dit", model.dit)
+    return {
+        option if expert is None else f"{option} ({expert})": {"file": str(file), "sha256": sha256}
+        for expert, sha256 in base_sha256.items()
+    }
+
+
 def clip_resolution(cache) -> str | None:
     """Pixels of a cache's clips, width x height, as ModelSpec writes it; None where they are not all of one size."""
     size = [cache.index.preprocessing.get(name) for name in ("width", "height")]

@@ -24,6 +24,7 @@ from wan_alpha.training.loop import run_training
 from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.performance import measured, recording
 from wan_alpha.training.progress import StepProgress
+from wan_alpha.weights.io import tensors_sha256
 
 WEIGHTS_FILE = "rgba_vae.safetensors"
 RELEASED_FILE = "rgba_vae_released.bin"
@@ -181,6 +182,24 @@ def export_weights(vae, folder, recipe=None):
     return [folder / name for name in (WEIGHTS_FILE, RELEASED_FILE, DECODERS_FILE)]
 
 
+def frozen_weights(module, recipe, base_sha256):
+    """What a run stands on and does not train, so that no checkpoint holds it: option -> {"file", "sha256"}.
+
+    Args:
+        module: a ReconstructionModule; recipe: its TrainVAERecipe; base_sha256: of its base VAE.
+    """
+    model, perceptual = recipe.model, module.loss.perceptual
+    found = {"model.base_vae": (model.base_vae, base_sha256)}
+    if model.mode == "merge":
+        option = "decoder_lora" if model.decoder_lora is not None else "rgba_weights"
+        decoders = {name: value for name, value in module.vae.trained_state().items() if not name.startswith("merge.")}
+        found[f"model.{option}"] = (getattr(model, option), tensors_sha256(decoders))
+    if perceptual is not None:
+        file = recipe.loss.perceptual_weights or "torchvision's cache"
+        found["loss.perceptual_weights"] = (file, tensors_sha256(perceptual.state_dict()))
+    return {option: {"file": str(file), "sha256": sha256} for option, (file, sha256) in found.items()}
+
+
 def train_vae(recipe):
     """Train stage 1; the same call again continues an interrupted run.
 
@@ -215,9 +234,10 @@ def _train(recipe):
         shown = held_out_clips(recipe.data.model_copy(update=own))
     with measured("load"):
         module = ReconstructionModule(build_vae(recipe.model, recipe.seed), build_loss(recipe.loss))
+    metadata = module.vae.metadata(recipe.as_dict())
+    base = frozen_weights(module, recipe, metadata["base_vae_sha256"])
     if recipe.training.gradient_checkpointing:
         checkpoint_gradients(module)
-    metadata = module.vae.metadata(recipe.as_dict())
 
     def validate(module):
         return reconstruction_figures(module.vae, held_out, recipe.loss.hard_threshold)
@@ -233,6 +253,7 @@ def _train(recipe):
         preview=lambda module: reconstructed_clips(module.vae, shown, recipe.loss.hard_threshold),
         export=lambda module, folder: export_weights(module.vae, folder, recipe.as_dict()),
         checkpoint_export=lambda module: {WEIGHTS_FILE: (module.vae.trained_state(), metadata)},
+        base=base,
         recipe=recipe,
         description=f"stage 1 ({recipe.model.mode})",
     )

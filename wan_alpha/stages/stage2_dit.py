@@ -17,7 +17,14 @@ from wan_alpha.inference.sampler import sample_latents
 from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.devices import announce, choose_compute, is_first_process
 from wan_alpha.models.wan import predict_velocity
-from wan_alpha.stages.dit_exports import describe_weights, export_trained, run_cards, trained_files, weights_sha256
+from wan_alpha.stages.dit_exports import (
+    base_weights,
+    describe_weights,
+    export_trained,
+    run_cards,
+    trained_files,
+    weights_sha256,
+)
 from wan_alpha.stages.dry_run import foresee_dit
 from wan_alpha.stages.experts import (
     BOTH,
@@ -288,6 +295,7 @@ def _train(recipe):
         export=lambda module, folder: export_trained(module, folder, run_cards(recipe, base_sha256, cache)),
         checkpoint_export=lambda module: trained_files(module, run_cards(recipe, base_sha256, cache)),
         weights_metadata=lambda module: describe_weights(module, run_cards(recipe, base_sha256, cache)),
+        base=base_weights(recipe.model, base_sha256),
         recipe=recipe,
     )
 

@@ -22,6 +22,7 @@ from wan_alpha.training.performance import measured
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
     MetricsLog,
+    check_same_base,
     check_same_dataset,
     check_same_step_size,
     describe_dataset,
@@ -79,6 +80,7 @@ def run_training(
     checkpoint_export=None,
     weights_metadata=None,
     preview=None,
+    base=None,
     recipe=None,
     description="training",
 ):
@@ -103,6 +105,8 @@ def run_training(
             "names_below" is the beginning of their names that others leave out.
         preview: (module) -> name -> (T, H, W, 4) uint8 straight RGBA clip, called without gradients each
             ``preview_every`` steps; training's random numbers are the same with it and without.
+        base: option -> {"file", "sha256"} of the weights that the module holds and does not train; a resume on others
+            is refused.
         recipe: Recipe that the run was made from; one that would change what is computed is refused on resume.
         description: what the progress bar says.
 
@@ -110,14 +114,15 @@ def run_training(
         A :class:`TrainingResult`.
 
     Raises:
-        ConfigError: nothing to train, an empty dataset, a device that is not there, a folder of another recipe or data,
-            one that another run is writing to, or one that not all processes see.
+        ConfigError: nothing to train, an empty dataset, a device that is not there, a folder of another recipe, data or
+            base weights, one that another run is writing to, or one that not all processes see.
         CheckpointError: a checkpoint could not be written, or none of those that are there is whole.
         NonFiniteError: ``max_skipped_updates`` updates in a row had a loss or gradient that was not finite.
         RunStopped: SIGTERM, SIGINT or SIGUSR1 came; the run is saved at the step that it then finished.
     """
     hooks = _Hooks(validate, export, checkpoint_export, weights_metadata, preview)
-    return _Run(module, dataset, settings, Path(output_dir), seed, collate, hooks, recipe, description).execute()
+    run = _Run(module, dataset, settings, Path(output_dir), seed, collate, hooks, base or {}, recipe, description)
+    return run.execute()
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ class _Run:
     seed: int
     collate: object
     hooks: _Hooks
+    base: dict
     recipe: object
     description: str
     state: RunState = field(default_factory=RunState)
@@ -209,8 +215,9 @@ class _Run:
             self.trainee.load(found.checkpoint)
             self.state = RunState.from_dict(found.state)
             self.unrecorded = check_same_dataset(self.output_dir, self.state.dataset, described)
+            self.unrecorded += check_same_base(self.output_dir, self.state.base, self.base)
             check_same_step_size(self.output_dir, self.state, self.step_size, self.accelerator.num_processes)
-        self.state.dataset = described
+        self.state.dataset, self.state.base = described, self.base
         self.state.step_size, self.state.num_processes = self.step_size, self.accelerator.num_processes
         self.runner = StepRunner(
             self.accelerator, self.trainee.model, self.trainee.parameters, self.trainee.optimizer, self.settings,

@@ -91,6 +91,32 @@ def check_same_dataset(output_dir, before, now):
     return [name for name in now if name not in before]
 
 
+def check_same_base(output_dir, before, now):
+    """Refuse to continue a run whose frozen weights are others by now, though their file is called the same.
+
+    Args:
+        output_dir: of the run; before, now: option -> {"file", "sha256"} of the weights that are not trained, as the
+            checkpoint has them and as they were loaded today.
+
+    Returns:
+        options that an earlier version did not record.
+
+    Raises:
+        ConfigError: each option whose weights differ, with its file and both hashes, and what to do.
+    """
+    differing = [name for name in before if name in now and before[name]["sha256"] != now[name]["sha256"]]
+    if differing:
+        listed = "\n  ".join(
+            f"{name}, {now[name]['file']}: sha256 {before[name]['sha256']} there, {now[name]['sha256']} here"
+            for name in differing
+        )
+        raise ConfigError(
+            f"{output_dir} holds a run on other base weights:\n  {listed}\n"
+            "bring the former file back to continue its run, choose another output_dir, or delete that folder"
+        )
+    return [name for name in now if name not in before]
+
+
 def check_same_step_size(output_dir, state, now, num_processes):
     """Refuse to continue a run with another batch size or accumulation, unless the steps are as large as before.
 

@@ -17,7 +17,8 @@ class RunState:
         skipped_updates, skipped_in_a_row: steps whose loss or gradient was not finite.
         recent_losses: of the last steps, finite ones.
         best: {"step", "value"} of the best validation so far, or None.
-        dataset: what the data is made of; exported: files of the final weights, below the output folder.
+        dataset: what the data is made of; base: option -> {"file", "sha256"} of the weights that are not trained.
+        exported: files of the final weights, below the output folder.
     """
 
     step: int = 0
@@ -31,6 +32,7 @@ class RunState:
     recent_losses: list[float] = field(default_factory=list)
     best: dict | None = None
     dataset: dict = field(default_factory=dict)
+    base: dict[str, dict[str, str]] = field(default_factory=dict)
     exported: list[str] = field(default_factory=list)
 
     @classmethod
