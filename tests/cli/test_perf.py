@@ -7,19 +7,21 @@ import pytest
 
 from wan_alpha.cli.main import main
 from wan_alpha.cli.perf import compare_records
+from wan_alpha.errors import DataError
 from wan_alpha.training.performance import PerformanceRecord, measured, note_stage, recording
+from wan_alpha.training.performance_file import FORMAT, read_performance
 
 GIB = 2**30
 
 
-def record(seconds=0.1, noise=0.01, times=60, memory=GIB, seed=0, stage="step", **hardware):
-    """The content of a record with one stage of times drawn around ``seconds``."""
+def record(seconds=0.1, noise=0.01, times=60, memory=GIB, seed=0, stage="step", count=2, **hardware):
+    """The content of a record with one stage of times drawn around ``seconds`` for two units."""
     draw, made = random.Random(seed), PerformanceRecord("train-dit", ".")
     for _ in range(times):
-        made.add(stage, draw.gauss(seconds, noise), 2, "samples", memory)
+        made.add(stage, draw.gauss(seconds, noise) * count / 2, count, "samples", memory)
     places = {"accelerator": "a card", "torch": "2", **hardware}
     stages = {name: one.as_dict() for name, one in made.stages.items()}
-    return {"format": 1, "command": "train-dit", "hardware": places, "stages": stages}
+    return {"format": FORMAT, "command": "train-dit", "hardware": places, "stages": stages}
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,8 @@ def record(seconds=0.1, noise=0.01, times=60, memory=GIB, seed=0, stage="step", 
         ({"memory": 0.8 * GIB}, "same", "better"),
         ({"seconds": 0.13, "times": 3, "noise": 0.0}, "same", "same"),  # few times: the higher bar
         ({"seconds": 0.16, "times": 3, "noise": 0.0}, "worse", "same"),
+        ({"count": 20}, "same", "same"),  # ten times the work in ten times the time
+        ({"count": 1, "seconds": 0.16}, "worse", "same"),  # half the work, in less time, and yet slower
     ],
 )
 def test_what_is_beyond_noise_is_named(after, time, memory):
@@ -84,7 +88,46 @@ def test_the_command_tells_and_its_code_says(tmp_path, capsys):
     assert found["changes"][0]["time"] == "worse" and not found["passed"]
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 2, "stages": {}}'])
+def test_a_time_of_less_work_counts_as_such():
+    made = PerformanceRecord("generate", ".")
+    for seconds, frames in ((5.0, 1), (1.0, 1), (4.0, 4), (4.0, 4)):  # chunks of a clip, the first one short
+        made.add("decode", seconds, frames, "frames", 5)
+    stage = made.stages["decode"].as_dict()
+    assert (stage["seconds_per_unit"], stage["deviation_per_unit"], stage["median_seconds"]) == (1.0, 0.0, 4.0)
+
+
+def test_records_without_a_stage_in_common_are_refused():
+    with pytest.raises(DataError, match="no stage in common.*A is of train-dit and has step; B .* has sample"):
+        compare_records(record(), record(stage="sample"))
+    other = record()
+    other["stages"]["step"]["unit"] = "clips"
+    with pytest.raises(DataError, match="no stage in common"):
+        compare_records(record(), other)
+
+
+def test_another_command_is_not_told_as_another_machine(tmp_path, capsys):
+    for name, command in (("a", "train-dit"), ("b", "train-vae")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "performance.json").write_text(json.dumps(record() | {"command": command}))
+    assert main(["perf", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    printed = capsys.readouterr().out
+    assert "differs: the command: train-dit in A, train-vae in B" in printed and "one machine" not in printed
+
+
+@pytest.mark.parametrize("field", ["hardware", "command", "stages", "stages.step.seconds_per_unit", "stages.step.unit"])
+def test_a_field_that_is_missing_is_named(tmp_path, field):
+    content = record()
+    *tables, leaf = field.split(".")
+    table = content
+    for name in tables:
+        table = table[name]
+    del table[leaf]
+    (tmp_path / "performance.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"performance.json: {field}: Field required"):
+        read_performance(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 1, "stages": {}}'])
 def test_what_is_no_record_is_refused(tmp_path, capsys, content):
     if content is not None:
         (tmp_path / "performance.json").write_text(content)

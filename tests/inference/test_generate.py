@@ -26,7 +26,7 @@ from wan_alpha.models.adapters import add_adapter, save_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import load_wan
 from wan_alpha.training.config import load_recipe
-from wan_alpha.training.performance import read_performance
+from wan_alpha.training.performance_file import read_performance
 from wan_alpha.training.recipes import GenerateRecipe
 from wan_alpha.weights.io import file_sha256
 

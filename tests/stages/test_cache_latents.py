@@ -21,7 +21,7 @@ from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.stage2_dit import open_fresh_cache
-from wan_alpha.training.performance import read_performance
+from wan_alpha.training.performance_file import read_performance
 
 TOLERANCE = 1e-5
 SCRIPT = Path(__file__).with_name("build_cache_process.py")

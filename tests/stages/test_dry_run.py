@@ -15,7 +15,7 @@ from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss, build_
 from wan_alpha.stages.stage2_dit import train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.live_memory import LiveMemory
-from wan_alpha.training.performance import read_performance
+from wan_alpha.training.performance_file import read_performance
 from wan_alpha.training.recipes import TrainDiTRecipe, TrainVAERecipe
 from wan_alpha.weights.wan_layout import find_wan_files
 

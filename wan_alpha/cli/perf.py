@@ -1,10 +1,11 @@
 """``wan-alpha perf compare A B``: which stages became slower or hungrier, beyond noise.
 
-A stage of B is slower where its median time is above A's by more than the bar, and by more than three deviations of
-the difference of the two medians. A median of n times deviates by 1.2533·s/√n, s being the deviation of a single time,
-taken from the record's own spread (1.4826 times the median deviation from the median). Of fewer than five times the
-spread says nothing: there the bar is ``few_bar``. It is hungrier where its most memory is above A's by more than
-``memory_bar`` and by 64 MiB.
+What is compared of a stage are the seconds of a unit of its work, a sampling step, say, so that the two runs need not
+have done as much. A stage of B is slower where their median is above A's by more than the bar, and by more than three
+deviations of the difference of the two medians. A median of n times deviates by 1.2533·s/√n, s being the deviation of a
+single time, taken from the record's own spread (1.4826 times the median deviation from the median). Of fewer than five
+times the spread says nothing: there the bar is ``few_bar``. It is hungrier where its most memory is above A's by more
+than ``memory_bar`` and by 64 MiB.
 """
 
 import json
@@ -14,7 +15,8 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from wan_alpha.training.performance import read_performance
+from wan_alpha.errors import DataError
+from wan_alpha.training.performance_file import read_performance
 
 NOISE = 3.0  # deviations of the difference of two medians
 FEW = 5  # times, below which a spread says nothing
@@ -27,10 +29,12 @@ class StageChange:
     """A stage of both records.
 
     Attributes:
+        unit: of its work; seconds: medians of such a unit, in A and B.
         time_ratio, memory_ratio: B by A, None where A has none; time, memory: "worse", "better" or "same".
     """
 
     stage: str
+    unit: str
     seconds: tuple[float, float]
     time_ratio: float | None
     time: str
@@ -45,11 +49,13 @@ class Comparison:
 
     Attributes:
         changes: of the stages that both have; only_in: (record, stage) of the others.
-        hardware: (what, in A, in B) that differs; passed: nothing became worse.
+        commands: of A and B where they differ, else None; hardware: (what, in A, in B) that differs.
+        passed: nothing became worse.
     """
 
     changes: list[StageChange]
     only_in: list[tuple[str, str]]
+    commands: tuple[str, str] | None
     hardware: list[tuple[str, str, str]]
     passed: bool
 
@@ -58,7 +64,7 @@ def perf(recipe):
     """Compare the records of a PerfRecipe and print the result; returns a :class:`Comparison`.
 
     Raises:
-        DataError: one of them is none.
+        DataError: one of them is none, or they have no stage in common.
     """
     found = compare_records(
         read_performance(recipe.before), read_performance(recipe.after), recipe.bar, recipe.few_bar, recipe.memory_bar
@@ -71,25 +77,36 @@ def perf(recipe):
 
 
 def compare_records(before, after, bar=0.1, few_bar=0.5, memory_bar=0.05):
-    """The :class:`Comparison` of two contents of performance.json; bars: shares, 0.1 for a tenth."""
+    """The :class:`Comparison` of two contents of performance.json; bars: shares, 0.1 for a tenth.
+
+    Raises:
+        DataError: they have no stage in common.
+    """
     own, other = before["stages"], after["stages"]
-    changes = [_change(name, own[name], other[name], bar, few_bar, memory_bar) for name in own if name in other]
-    only_in = [("A", name) for name in own if name not in other] + [("B", name) for name in other if name not in own]
+    shared = [name for name in own if name in other and own[name]["unit"] == other[name]["unit"]]
+    if not shared:
+        found = "; ".join(
+            f"{record} is of {content['command']} and has {', '.join(content['stages']) or 'none'}"
+            for record, content in (("A", before), ("B", after))
+        )
+        raise DataError(f"the records have no stage in common, so there is nothing to compare: {found}")
+    changes = [_change(name, own[name], other[name], bar, few_bar, memory_bar) for name in shared]
+    only_in = [(record, name) for record, names in (("A", own), ("B", other)) for name in names if name not in shared]
     places = [name for name in before["hardware"] if before["hardware"][name] != after["hardware"].get(name)]
     hardware = [(name, before["hardware"][name], after["hardware"].get(name, "not said")) for name in places]
-    if before["command"] != after["command"]:
-        hardware.insert(0, ("command", before["command"], after["command"]))
-    return Comparison(changes, only_in, hardware, all("worse" not in (one.time, one.memory) for one in changes))
+    commands = before["command"], after["command"]
+    passed = all("worse" not in (one.time, one.memory) for one in changes)
+    return Comparison(changes, only_in, None if commands[0] == commands[1] else commands, hardware, passed)
 
 
 def _change(name, before, after, bar, few_bar, memory_bar):
-    old, new = before["median_seconds"], after["median_seconds"]
+    old, new = before["seconds_per_unit"], after["seconds_per_unit"]
     are_few = min(before["samples"], after["samples"]) < FEW
     noise = 0.0 if are_few else NOISE * math.hypot(_deviation(before), _deviation(after))
     share = max(bar, few_bar) if are_few else bar
     memory = before["memory_bytes"], after["memory_bytes"]
     return StageChange(
-        name, (old, new), new / old if old else None, _judge(old, new, share, noise),
+        name, before["unit"], (old, new), new / old if old else None, _judge(old, new, share, noise),
         memory, memory[1] / memory[0] if memory[0] else None, _judge(*memory, memory_bar, LEAST_MEMORY),
     )  # fmt: skip
 
@@ -101,18 +118,23 @@ def _judge(old, new, share, least):
 
 
 def _deviation(stage):
-    return _MEDIAN_DEVIATION * stage["deviation"] / math.sqrt(stage["samples"])
+    return _MEDIAN_DEVIATION * stage["deviation_per_unit"] / math.sqrt(stage["samples"])
 
 
 def _print(found):
     console = Console(soft_wrap=True, highlight=False, markup=False)
+    if found.commands is not None:
+        console.print(
+            f"differs: the command: {found.commands[0]} in A, {found.commands[1]} in B; a stage of one name may "
+            "be other work in each"
+        )
     for name, before, after in found.hardware:
         console.print(f"differs: {name}: {before} in A, {after} in B; times and memory are not those of one machine")
-    table = Table("stage", "seconds A", "seconds B", "B/A", "", "memory A", "memory B", "B/A", "")
+    table = Table("stage", "a unit", "its seconds A", "its seconds B", "B/A", "", "memory A", "memory B", "B/A", "")
     words = {"worse": ("slower", "hungrier"), "better": ("faster", "leaner"), "same": ("", "")}
     for one in found.changes:
         table.add_row(
-            one.stage, *(f"{value:.4g}" for value in one.seconds), _ratio(one.time_ratio), words[one.time][0],
+            one.stage, one.unit, *(f"{value:.4g}" for value in one.seconds), _ratio(one.time_ratio), words[one.time][0],
             *(f"{value / 2**30:.2f} GiB" for value in one.memory_bytes), _ratio(one.memory_ratio), words[one.memory][1],
         )  # fmt: skip
     console.print(table)

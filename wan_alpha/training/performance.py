@@ -6,6 +6,7 @@ A command opens a record; what it calls times its stage with :func:`measured`, w
 import json
 import statistics
 import time
+from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,13 +14,11 @@ from pathlib import Path
 
 import torch
 
-from wan_alpha.errors import DataError
 from wan_alpha.training.environment import describe_environment
+from wan_alpha.training.performance_file import FORMAT, PERFORMANCE_FILE
 from wan_alpha.training.run_folder import replace_file
 from wan_alpha.training.timing import memory_in_use
 
-PERFORMANCE_FILE = "performance.json"
-FORMAT = 1
 HARDWARE = ("system", "processor cores", "torch threads", "accelerator", "torch")
 MAX_SAMPLES = 2000  # newest ones kept of a stage
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
@@ -31,30 +30,35 @@ class Stage:
     """Of a stage: seconds of each time that it ran, what it got through in all, its most memory in bytes.
 
     Attributes:
-        first: seconds of the first time, which pays for what is prepared once; seconds: of the others, or of that one.
+        first: seconds of the first time, which pays for what is prepared once, and how many units it got through.
+        others: the same of the later times, the newest ones.
     """
 
     unit: str = ""
     count: int = 0
     total: float = 0.0
     memory: int = 0
-    first: float | None = None
-    seconds: list[float] = field(default_factory=list)
+    times: int = 0
+    first: tuple[float, int] | None = None
+    others: deque = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
 
     def add(self, seconds, count, memory):
         self.count, self.total, self.memory = self.count + count, self.total + seconds, max(self.memory, memory)
+        self.times += 1
         if self.first is None:
-            self.first = seconds
+            self.first = seconds, count
         else:
-            self.seconds = [*self.seconds[1 - MAX_SAMPLES :], seconds]
+            self.others.append((seconds, count))
 
     def as_dict(self):
         """As JSON values; the median and its deviation as :func:`spread` has them."""
-        samples = self.seconds or [self.first]
-        median, deviation = spread(samples)
+        samples = self.others or [self.first]
+        median, deviation = spread([seconds for seconds, _ in samples])
+        of_unit, deviation_of_unit = spread([seconds / count for seconds, count in samples])
         return {
-            "times": len(self.seconds) + 1, "median_seconds": round(median, 6), "deviation": round(deviation, 6),
-            "samples": len(samples), "first_seconds": round(self.first, 6), "total_seconds": round(self.total, 6),
+            "times": self.times, "median_seconds": round(median, 6), "deviation": round(deviation, 6),
+            "seconds_per_unit": round(of_unit, 9), "deviation_per_unit": round(deviation_of_unit, 9),
+            "samples": len(samples), "first_seconds": round(self.first[0], 6), "total_seconds": round(self.total, 6),
             "memory_bytes": self.memory, "count": self.count, "unit": self.unit,
             "per_second": round(self.count / self.total, 6) if self.total > 0 else None,
         }  # fmt: skip
@@ -137,22 +141,3 @@ def note_stage(stage, seconds, count=1, unit="times", memory=0):
     """As :func:`measured`, for a time that was taken already."""
     if (record := _OPEN.get()) is not None:
         record.add(stage, seconds, count, unit, memory)
-
-
-def read_performance(path):
-    """The content of a ``performance.json``, or of the one in a run's folder.
-
-    Raises:
-        DataError: none there, or not one of these.
-    """
-    path = Path(path)
-    path = path / PERFORMANCE_FILE if path.is_dir() else path
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: there is no performance record ({error.strerror})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a performance record ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT or not isinstance(content.get("stages"), dict):
-        raise DataError(f"{path}: expected a performance record of format {FORMAT}, found another file")
-    return content
