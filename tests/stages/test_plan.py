@@ -12,7 +12,7 @@ from wan_alpha.cli.main import main
 from wan_alpha.cli.plan import make_result, read_planned_recipe
 from wan_alpha.data.buckets import Bucket
 from wan_alpha.data.latent_cache import LatentCache
-from wan_alpha.errors import ConfigError
+from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.stages import memory_check
 from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.memory_check import check_memory
@@ -24,6 +24,7 @@ from wan_alpha.stages.stage2_dit import train_dit
 from wan_alpha.training.config import preset_file
 from wan_alpha.training.foresight import GIB
 from wan_alpha.training.recipes import PlanRecipe
+from wan_alpha.training.timing import read_timings
 from wan_alpha.weights.registry import known_model
 
 # Preset -> (GiB, processes that the weights are in parts over): what its name or its head says.
@@ -160,6 +161,25 @@ def test_an_earlier_runs_steps_are_taken(tmp_path):
     assert result.seconds_per_step == 2 and "3 steps" in result.source and result.hours == pytest.approx(1600 / 3600)
     with pytest.raises(ConfigError, match=r"there is no timings.jsonl"):
         planned("tiny_stage2", measured=tmp_path / "none")
+
+
+def test_of_a_run_that_moved_the_steps_of_its_last_device_are_taken(tmp_path):
+    moved = [(40.0, "none x 1")] * 60 + [(2.0, "NVIDIA H100 x 1")] * 40
+    rows = [json.dumps({"step": n, "seconds": seconds, "place": place}) for n, (seconds, place) in enumerate(moved)]
+    (tmp_path / "timings.jsonl").write_text("\n".join(rows))
+    result = planned("tiny_stage2", measured=tmp_path)
+    assert result.seconds_per_step == 2
+    assert result.source == f"the median of 40 steps in {tmp_path} on NVIDIA H100 x 1"
+
+
+@pytest.mark.parametrize("line", ['{"step": 1}', "[1, 2]", '{"seconds": "1"}', '{"seconds": NaN}', '{"seconds": true}'])
+def test_a_line_that_is_no_steps_times_is_named(tmp_path, line):
+    lines = ['{"step": 1, "seconds": 2, "place": "x"}', '{"step": 2, "sec', line]  # the second was cut by a kill
+    (tmp_path / "timings.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"timings.jsonl, line 3: expected a step's times"):
+        read_timings(tmp_path)
+    (tmp_path / "timings.jsonl").write_text("\n".join(lines[:2]))
+    assert [row["seconds"] for row in read_timings(tmp_path)] == [2]
 
 
 @pytest.mark.parametrize(

@@ -161,8 +161,10 @@ def _step_time(recipe, planned, made):
         raise ConfigError(f"measured = {folder}: there is no {TIMINGS_FILE} of a training run")
     if not rows:
         return None, ""
-    place, number = rows[-1].get("place"), len(rows)
-    return statistics.median(row["seconds"] for row in rows), f"the median of {number} steps in {folder} on {place}"
+    place = rows[-1].get("place")  # a run may have moved; what it takes where it was last is asked
+    seconds = [row["seconds"] for row in rows if row.get("place") == place]
+    where = "a device that it does not name" if place is None else place
+    return statistics.median(seconds), f"the median of {len(seconds)} steps in {folder} on {where}"
 
 
 def _print(recipe, result):

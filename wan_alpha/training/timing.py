@@ -1,6 +1,7 @@
 """How long the parts of a step take, kept with the run, and whether it has become slower than it was."""
 
 import json
+import math
 import statistics
 import time
 from collections import deque
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import torch
+
+from wan_alpha.errors import DataError
 
 TIMINGS_FILE = "timings.jsonl"
 PARTS = ("data", "forward", "backward", "optimizer")
@@ -114,13 +117,25 @@ class Timings:
 
 
 def read_timings(output_dir):
-    """The lines of a run's ``timings.jsonl``; what is cut short is left out."""
+    """The lines of a run's ``timings.jsonl``, each a dict with "seconds"; what a kill cut short is left out.
+
+    Raises:
+        DataError: a line that is no row of a run's times; file and line are named.
+    """
     path, rows = Path(output_dir) / TIMINGS_FILE, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             continue
+        seconds = row.get("seconds") if isinstance(row, dict) else None
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise DataError(
+                f'{path}, line {number}: expected a step\'s times, an object with "seconds", found {line[:80]}; '
+                "remove the line, or the file"
+            )
+        rows.append(row)
     return rows
 
 
