@@ -4,5 +4,5 @@
 set -euo pipefail
 WAN=${WAN:-models/Wan2.1-T2V-1.3B} DATA=${DATA:-data/train} OUT=${OUT:-runs/stage1}
 
-accelerate launch -m wan_alpha.cli.main train-vae --config stage1_rgba_vae \
+exec "$(dirname "$0")/start.sh" -m wan_alpha.cli.main train-vae --config stage1_rgba_vae \
     --model.base_vae "$WAN/Wan2.1_VAE.pth" --data.base_path "$DATA" --output_dir "$OUT" "$@"
