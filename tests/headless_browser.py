@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-TIMEOUT = 60.0  # seconds until a page that does not get there fails the test
+TIMEOUT = 300.0  # seconds until a page that does not get there fails the test
 
 
 def find_chromium():

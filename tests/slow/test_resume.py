@@ -93,7 +93,8 @@ def test_a_killed_command_given_again_is_the_same_run(tmp_path, tiny_runs, stage
         time.sleep(generator.uniform(0, 0.2))
         process.kill()
         killed.append(process.wait())
-    assert killed == [-signal.SIGKILL] * NUM_KILLS
+    # On a busy machine a run may have come to its end before it is killed.
+    assert killed[0] == -signal.SIGKILL and set(killed) <= {-signal.SIGKILL, 0}
     subprocess.run(command(tmp_path / "killed"), env=environment, check=True, capture_output=True)
     assert_same_run(stage, tmp_path / "killed", tmp_path / "straight")
 

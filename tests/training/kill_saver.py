@@ -68,12 +68,15 @@ def kill_at_random(folder):
             write_checkpoint(folder, step, contents(step, *SIZE), {}, KEEP)
             os.write(pipe, b"%d\n" % step)
 
-    started = time.monotonic()
-    write_checkpoint(folder, 1, contents(1, *SIZE), {}, KEEP)
-    longest = min(3 * (time.monotonic() - started), 0.2)
-    for _ in range(NUM_RANDOM_KILLS):
+    for number in range(NUM_RANDOM_KILLS):
+        started = time.monotonic()
         child, reading = forked(save_on_and_on)
-        time.sleep(generator.uniform(0, longest))
+        # Every other one is killed at a random instant of its first save or, with luck, its second; the others after a
+        # first save that has come to its end, however long that took: by it the next instants are drawn.
+        if number % 2 == 0:
+            saved = max(saved, int(os.read(reading, 1 << 16).split(b"\n")[-2]))
+            a_save = time.monotonic() - started
+        time.sleep(generator.uniform(0, a_save * (1 + number % 2)))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         saved = max(saved, acknowledged(reading))

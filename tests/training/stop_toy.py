@@ -21,6 +21,7 @@ from wan_alpha.training import saving
 
 NUM_STOPS = 20
 STEP_SECONDS = 0.004
+PATIENCE = 600.0  # seconds until a child that says nothing is taken for stuck
 
 
 def fork_training(folder):
@@ -43,6 +44,8 @@ def fork_training(folder):
         time.sleep(STEP_SECONDS)
 
     saving.write_checkpoint = slow_save
+    # What the run puts back at its end: a signal that comes between that and the process's own end kills nothing.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     code = 1
     try:
@@ -72,9 +75,9 @@ def stop_runs(top, number, expected):
     run = top / "run0"
     while counts["stopped"] < NUM_STOPS or not counts["finished"]:
         child, reading = fork_training(run)
-        wait_for(reading, b"T", 60)
+        wait_for(reading, b"T", PATIENCE)
         # By now the handlers are there. Every other time wait for a save; what comes first counts.
-        is_saving = counts["stopped"] % 2 == 1 and wait_for(reading, b"S", 60)
+        is_saving = counts["stopped"] % 2 == 1 and wait_for(reading, b"S", PATIENCE)
         time.sleep(generator.uniform(0, STEP_SECONDS) if is_saving else generator.uniform(0, 30 * STEP_SECONDS))
         if counts["stopped"] < NUM_STOPS:
             os.kill(child, number)

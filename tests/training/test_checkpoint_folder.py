@@ -245,5 +245,5 @@ def test_killed_savers_leave_what_was_saved_and_nothing_stale(tmp_path):
     result = json.loads(run_alone(Path(__file__).with_name("kill_saver.py"), tmp_path))
     assert result["random"]["wrong"] == [] and result["every"]["wrong"] == []
     # The kills did hit saves in the middle.
-    assert result["random"]["interrupted"] >= 20 and result["random"]["saved"] > 5
+    assert result["random"]["interrupted"] >= 20 and result["random"]["saved"] >= 50
     assert result["every"]["operations"] >= 30 and result["every"]["interrupted"] >= 20

@@ -21,7 +21,7 @@ def run_job(folder, what):
         process.start()
     try:
         for process in processes:
-            process.join(timeout=120)
+            process.join(timeout=600)
         assert [process.exitcode for process in processes] == [0, 0]
     finally:
         for process in processes:
@@ -75,7 +75,7 @@ def run_threads(folder, jobs):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=600)
     return errors
 
 
@@ -98,11 +98,22 @@ def test_whoever_waits_for_another_hears_of_a_third_ones_failure(tmp_path):
 
 
 def test_waiting_is_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(meeting_module, "SAY_AFTER_SECONDS", 0.3)
-    other = threading.Timer(1.0, meet, (tmp_path, 1, []), {"world_size": 2})
+    said = threading.Event()
+
+    def say(text, **options):
+        print(text, **options)
+        said.set()
+
+    def come_late():
+        assert said.wait(timeout=600)
+        meet(tmp_path, 1, [], world_size=2)
+
+    monkeypatch.setattr(meeting_module, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(meeting_module, "print", say, raising=False)
+    other = threading.Thread(target=come_late, daemon=True)
     other.start()
     meet(tmp_path, 0, [], world_size=2)
-    other.join(timeout=30)
+    other.join(timeout=600)
     assert capsys.readouterr().err.count("process 0 waits for the start of process 1") == 1
 
 

@@ -44,7 +44,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch, b
 
     def before(step):
         if background and step == 2:
-            assert third_step.wait(timeout=60), "training waits for the write"
+            assert third_step.wait(timeout=600), "training waits for the write"
         events.append(f"write {step}")
 
     def listen(call):

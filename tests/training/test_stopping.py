@@ -91,7 +91,8 @@ def test_a_second_interrupt_stops_at_once(tmp_path, monkeypatch):
     assert not list((tmp_path / "checkpoints").glob("step_*"))
 
 
-def test_a_launchers_echo_is_no_second_interrupt():
+def test_a_launchers_echo_is_no_second_interrupt(monkeypatch):
+    monkeypatch.setattr(signals_module, "ECHO_SECONDS", 600.0)  # this process may be held up between two of them
     with StopSignals(announce=False) as signals:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
@@ -112,7 +113,7 @@ def test_in_another_thread_signals_are_left_alone(tmp_path):
     results = []
     thread = threading.Thread(target=lambda: results.append(train(tmp_path, max_steps=2)))
     thread.start()
-    thread.join(timeout=60)
+    thread.join(timeout=600)
     assert results[0].step == 2
 
 

@@ -61,7 +61,7 @@ def address(material):
             yield line.split()[0]
         finally:
             server.terminate()
-            server.communicate(timeout=30)
+            server.communicate(timeout=600)
     assert "Traceback" not in (material.root / "server.txt").read_text()
 
 
