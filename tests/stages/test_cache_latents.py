@@ -20,7 +20,7 @@ from wan_alpha.models import block_offload, tiling
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import encode_prompts, load_wan
 from wan_alpha.stages.cache_latents import build_cache
-from wan_alpha.stages.stage2_dit import open_fresh_cache
+from wan_alpha.stages.dit_data import open_fresh_cache
 from wan_alpha.training.performance_file import read_performance
 
 TOLERANCE = 1e-5

@@ -9,6 +9,7 @@ from wan_alpha.cli.main import main
 from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.load import load_dit, shape_dit
 from wan_alpha.models.wan import predict_velocity
+from wan_alpha.stages import stage1_vae, stage2_dit
 from wan_alpha.stages.plan_dit import memory_of_steps
 from wan_alpha.stages.plans import Assumptions, Target
 from wan_alpha.stages.stage1_vae import ReconstructionModule, build_loss, build_vae, train_vae
@@ -161,12 +162,49 @@ def test_the_cache_is_as_was_said(given, tmp_path, capsys):
     assert num_bytes(printed["latents and ellipses"]) == 6 * 4 * (16 * 32 + 32)
 
 
+NO_FILE = "no/such/file"
+SHOWN = {
+    "training.preview_every": 1, "preview.base_vae": "base_vae.safetensors",
+    "preview.rgba_weights": "rgba_vae_checkpoint.bin",
+}  # fmt: skip
+VALIDATED = {"data.validation_metadata": "metadata.csv", "training.validate_every": 5}
+
+
 @pytest.mark.parametrize(
-    ("command", "option", "message"),
-    [("train-vae", "data.base_path", "metadata.csv"), ("train-dit", "cache", "build the cache")],
-)
-def test_what_the_run_would_refuse_is_refused(given, tmp_path, capsys, command, option, message):
-    arguments = [text for name, value in (given[command] | {option: tmp_path / "none"}).items()
-                 for text in (f"--{name}", str(value))]  # fmt: skip
-    assert main([command, *arguments, "--output_dir", str(tmp_path / "out"), "--dry_run", "true"]) == 2
-    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+    ("command", "changes", "message"),
+    [
+        ("train-vae", {"data.base_path": NO_FILE}, "metadata.csv"),
+        ("train-vae", {"training.validate_every": 1}, "training.validate_every has no effect without held-out clips"),
+        ("train-vae", {"data.validation_metadata": "nope.csv"}, "nope.csv: no such manifest"),
+        ("train-vae", VALIDATED | {"training.keep_best": "alpha_pnsr"}, "it gives rgb_psnr, rgb_mae, rgb_ssim, alpha_"),
+        ("train-vae", {"training.trackers": "nothing-of-this-name"}, "no tracker that accelerate knows"),
+        ("train-dit", {"cache": NO_FILE}, "build the cache"),
+        ("train-dit", {"validation_cache": NO_FILE}, "build the cache"),
+        ("train-dit", {"training.validate_every": 1}, "training.validate_every has no effect without held-out clips"),
+        ("train-dit", {"training.trackers": "nothing-of-this-name"}, "no tracker that accelerate knows"),
+        ("train-dit", {"training.keep_best": "los", "training.validate_every": 1, "validation_cache": "cache"},
+         "keep_best = 'los': validation gives no such figure; it gives loss, velocity_mse"),
+        ("train-dit", SHOWN | {"preview.base_vae": NO_FILE}, "no/such/file"),
+        ("train-dit", SHOWN | {"preview.rgba_weights": NO_FILE}, "no/such/file"),
+        ("train-dit", SHOWN | {"preview.prompts": "a cat"}, "has the caption 'a cat'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("switch", [["--dry-run"], []], ids=["dry run", "run"])
+def test_what_the_run_would_refuse_is_refused(
+    given, tmp_path, capsys, monkeypatch, reference_dir, dataset_folder, cache_folder, command, changes, message, switch
+):
+    places = {"metadata.csv": dataset_folder / "metadata.csv", "cache": cache_folder, "nope.csv": tmp_path / "nope.csv"}
+    places |= {name: reference_dir / name for name in SHOWN.values() if isinstance(name, str)}
+    for function in ("build_vae", "load_trained_dits"):  # nothing that is large was loaded by then
+        module = stage1_vae if function == "build_vae" else stage2_dit
+        monkeypatch.setattr(module, function, lambda *args, **kwargs: pytest.fail("loaded"))
+    arguments = [text for name, value in (given[command] | changes).items()
+                 for text in (f"--{name}", str(places.get(value, value)))]  # fmt: skip
+    assert main([command, *arguments, "--output_dir", str(tmp_path / "out"), *switch]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_validation_gives_the_figures_that_it_is_known_for(given, tmp_path, dataset_folder):
+    changes = VALIDATED | {"data.validation_metadata": dataset_folder / "metadata.csv", "training.max_steps": 1}
+    recipe = load_recipe(TrainVAERecipe, overrides={**given["train-vae"], **changes, "output_dir": tmp_path / "vae"})
+    assert tuple(train_vae(recipe).validation[0])[1:] == stage1_vae.VALIDATION_FIGURES

@@ -104,7 +104,7 @@ def test_a_missing_package_is_named_before_anything_is_loaded(make_recipe, monke
     from diffsynth.core.quant.backends import torchao
 
     monkeypatch.setattr(torchao, "TORCHAO_AVAILABLE", False)
-    monkeypatch.setattr(stage2_dit, "open_fresh_cache", None)
+    monkeypatch.setattr(stage2_dit, "open_data", None)
     with pytest.raises(ConfigError, match="model.quantization = 'fp8' .*pip install \"torchao"):
         train_dit(make_recipe("run", **{"model.quantization": "fp8"}))
 

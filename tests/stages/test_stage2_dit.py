@@ -16,9 +16,9 @@ from wan_alpha.models.adapters import add_adapter, load_adapter, merge_adapter
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
 from wan_alpha.models.wan import load_wan, predict_velocity
 from wan_alpha.stages.cache_latents import build_cache
+from wan_alpha.stages.dit_data import open_fresh_cache
 from wan_alpha.stages.stage2_dit import (
     WanAlphaTrainingModule,
-    open_fresh_cache,
     train_dit,
     validation_loss,
     weights_sha256,

@@ -81,6 +81,7 @@ RECIPE_CLASSES = tuple(recipe_class for recipe_class, _, _ in COMMANDS.values())
         ),
         (TrainVAERecipe, VAE, {"training.keep_best": "alpha_psnr"}, ["no effect without validate_every"]),
         (TrainVAERecipe, VAE, {"training.best_is": "highest"}, ["no effect without keep_best"]),
+        (TrainVAERecipe, VAE, {"data.validation_clips": "2"}, ["no effect without validation_metadata"]),
         (TrainDiTRecipe, DIT, {"training.ema_on_cpu": "true"}, ["ema_on_cpu has no effect without ema_decay"]),
         (TrainDiTRecipe, DIT, {"training.ema_decay": "1"}, ["training.ema_decay = '1'", "less than 1"]),
         (DemoRecipe, {}, {"num_clips": "0"}, ["num_clips = '0'", "greater than or equal to 1"]),

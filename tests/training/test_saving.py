@@ -7,13 +7,17 @@ from collections import namedtuple
 
 import pytest
 import torch
-from durable_toy import ListeningModule, everything, train
+from durable_toy import ListeningModule, everything, settings, train
+from toy_regression import ToyDataset, collate
 
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.training import saving
 from wan_alpha.training.background import BackgroundTask
-from wan_alpha.training.checkpoint_folder import find_problem, list_checkpoints, step_of
+from wan_alpha.training.checkpoint_folder import find_problem, list_checkpoints, read_state, step_of
+from wan_alpha.training.loop import run_training
 from wan_alpha.training.run_folder import read_metrics
+from wan_alpha.training.state import RunState
+from wan_alpha.training.validation import forget_other_best
 from wan_alpha.weights.io import load_state_dict, read_metadata
 
 PLAIN = {
@@ -142,9 +146,52 @@ def test_the_best_and_every_so_many_stay(tmp_path):
     assert steps(tmp_path) == sorted({9, 18, 24, best})
 
 
-def test_the_best_by_an_unknown_figure_is_refused(tmp_path):
+def test_the_best_by_an_unknown_figure_is_refused_before_the_first_step(tmp_path):
+    module = ListeningModule()
     with pytest.raises(ConfigError, match=r"keep_best = 'loss': validation gives no such figure; it gives error"):
-        train(tmp_path, keep_best="loss")
+        train(tmp_path, module, keep_best="loss", validate_every=20)
+    assert module.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "expected"),
+    [
+        ({"keep_best": "other"}, "had the lowest error: forgotten, for the lowest other is kept", "other"),
+        ({"best_is": "highest"}, "had the lowest error: forgotten, for the highest error is kept", "error"),
+        ({"keep_best": None}, "had the lowest error: forgotten, for none is kept", None),
+        ({}, None, "error"),
+    ],
+)
+def test_the_best_by_another_figure_is_forgotten_on_resume(tmp_path, capsys, changes, said, expected):
+    errors = iter(range(100))
+
+    def validate(module):  # the error gets worse and worse, the other one too, from less
+        return {"error": 5.0 + next(errors), "other": 100.0 + next(errors)}
+
+    def go(**changes):
+        changes = {"validate_every": 2, "checkpoint_every": 2, "keep_checkpoints": 1, "schedule": "constant"} | changes
+        chosen = settings(**changes)
+        run_training(ListeningModule(), ToyDataset(), chosen, tmp_path, 0, collate=collate, validate=validate)
+        return read_state(list_checkpoints(tmp_path / "checkpoints")[-1])["best"]
+
+    first = go(max_steps=4)
+    assert first == {"step": 2, "value": 7.0, "name": "error", "best_is": "lowest"}
+    capsys.readouterr()
+    best = go(max_steps=8, **changes)
+    told = capsys.readouterr().err
+    assert (said is None and "forgotten" not in told) or f"the best so far, step 2, {said}" in told
+    if expected is None:
+        assert best is None and steps(tmp_path) == [8]
+    elif said is None:
+        assert best == first and steps(tmp_path) == [2, 8]
+    else:
+        assert best["name"] == expected and best["step"] > 4 and 2 not in steps(tmp_path)
+
+
+def test_a_best_that_does_not_say_of_what_is_taken_for_todays():
+    state = RunState(best={"step": 2, "value": 1.0})
+    assert forget_other_best(state, settings()) is None and state.best is not None
+    assert "had the best figure: forgotten" in forget_other_best(state, settings(keep_best=None))
 
 
 @pytest.mark.parametrize(("used_by", "exports_average"), [("both", True), ("export", True), ("validation", False)])

@@ -136,9 +136,11 @@ def test_a_tracker_that_is_not_there_is_refused_at_once(tmp_path, monkeypatch, n
     assert not (tmp_path / "run").exists()
 
 
-def test_previews_of_nothing_are_refused(tmp_path):
+def test_previews_of_nothing_and_validation_on_nothing_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="nothing was given to make previews of"):
         train(tmp_path, preview_every=3)
+    with pytest.raises(ConfigError, match="training.validate_every has no effect without held-out clips"):
+        train(tmp_path, validate_every=3)
 
 
 def test_a_strip_shows_each_background_and_alpha():

@@ -7,6 +7,8 @@ from wan_alpha.data.latent_cache import pad_context
 from wan_alpha.data.sampling import derive_seed
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.rgba_vae import RGBAlphaVAE
+from wan_alpha.stages.planned_models import planned_vae
+from wan_alpha.stages.plans import Assumptions
 from wan_alpha.training.progress import StepProgress
 
 NUM_PREVIEWS = 2
@@ -29,12 +31,7 @@ class SampledPreviews:
         self._items = _items_of(cache, settings.prompts)
         self._vae = RGBAlphaVAE.from_pretrained(settings.base_vae, settings.rgba_weights, settings.decoder_lora)
         self._vae.chunk_size = 1
-        latents = self._items[0].latents
-        if latents.shape[0] != self._vae.latent_channels:
-            raise ConfigError(
-                f"preview.base_vae: its latents have {self._vae.latent_channels} channels, those of {cache.folder} "
-                f"{latents.shape[0]}: give the VAE that the cache was made with"
-            )
+        _check_channels(self._vae, self._items, cache)
 
     @torch.no_grad()
     def __call__(self, module):
@@ -55,6 +52,27 @@ class SampledPreviews:
             self._vae.to("cpu")
             progress.update(number + 1)
         return shown
+
+
+def check_previews(settings, cache):
+    """What :class:`SampledPreviews` refuses, as far as the files' headers and the cache tell; nothing is loaded.
+
+    Args:
+        settings: PreviewSettings; cache: a LatentCache.
+
+    Raises:
+        ConfigError, CheckpointError: as that class.
+    """
+    _check_channels(planned_vae(settings, Assumptions()), _items_of(cache, settings.prompts), cache)
+
+
+def _check_channels(vae, items, cache):
+    channels = items[0].latents.shape[0]
+    if channels != vae.latent_channels:
+        raise ConfigError(
+            f"preview.base_vae: its latents have {vae.latent_channels} channels, those of {cache.folder} "
+            f"{channels}: give the VAE that the cache was made with"
+        )
 
 
 def _items_of(cache, prompts):

@@ -21,9 +21,9 @@ from wan_alpha.stages.dry_run import foresee_vae
 from wan_alpha.stages.memory_check import check_memory, vae_estimate
 from wan_alpha.stages.plan_vae import plan_vae
 from wan_alpha.training.loop import run_training
-from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.performance import measured, recording
 from wan_alpha.training.progress import StepProgress
+from wan_alpha.training.start import check_start
 from wan_alpha.weights.io import tensors_sha256
 
 WEIGHTS_FILE = "rgba_vae.safetensors"
@@ -31,6 +31,8 @@ RELEASED_FILE = "rgba_vae_released.bin"
 DECODERS_FILE = "decoder.bin"
 DEFAULT_INIT = "from_vae"
 NUM_PREVIEWS = 2
+_QUALITIES = ("psnr", "mae", "ssim")
+VALIDATION_FIGURES = tuple(f"{stream}_{quality}" for stream in ("rgb", "alpha") for quality in _QUALITIES)
 
 
 class ReconstructionModule(nn.Module):
@@ -128,8 +130,18 @@ def held_out_clips(data):
     operator = LoadRGBAVideoPair(
         num_frames=num_frames, height=data.height, width=data.width, target_fps=data.target_fps
     )
-    rows = read_manifest(data.validation_metadata, data.base_path)[: data.validation_clips]
-    return [(sample["rgb"][None], sample["alpha"][None]) for sample in map(operator, rows)]
+    return [(sample["rgb"][None], sample["alpha"][None]) for sample in map(operator, held_out_rows(data))]
+
+
+def held_out_rows(data):
+    """The rows of those clips; none where there is no validation manifest.
+
+    Raises:
+        DataError: the manifest cannot be read, or a file that it names is not there.
+    """
+    if data.validation_metadata is None:
+        return []
+    return read_manifest(data.validation_metadata, data.base_path)[: data.validation_clips]
 
 
 def reconstruction_figures(vae, clips, hard_threshold=0.0):
@@ -153,7 +165,7 @@ def reconstruction_figures(vae, clips, hard_threshold=0.0):
         meter = ReconstructionMeter()
         meter.update(model_to_unit(pred_rgb.float()), pred_alpha.float(), model_to_unit(rgb), alpha)
         for stream, quality in asdict(meter.quality()).items():
-            for figure in ("psnr", "mae", "ssim"):
+            for figure in _QUALITIES:
                 totals[f"{stream}_{figure}"] = totals.get(f"{stream}_{figure}", 0.0) + quality[figure] / len(clips)
         progress.update(index + 1)
     return totals
@@ -214,7 +226,7 @@ def train_vae(recipe):
     Raises:
         ConfigError, DataError, CheckpointError, NonFiniteError: what is wrong with recipe, clips, weights or numbers.
     """
-    check_optimizer(recipe.training)
+    check_start(recipe.training, bool(held_out_rows(recipe.data)), figures=VALIDATION_FIGURES)
     if recipe.dry_run:
         return foresee_vae(recipe)
     announce(choose_compute(recipe.training.device, recipe.training.precision))
@@ -225,7 +237,7 @@ def train_vae(recipe):
 
 def _train(recipe):
     clips = training_clips(recipe.data, recipe.seed)
-    held_out = held_out_clips(recipe.data) if recipe.data.validation_metadata is not None else []
+    held_out = held_out_clips(recipe.data)
     # The first held-out clips; without any, the first of those that are trained on.
     shown = held_out[:NUM_PREVIEWS]
     if recipe.training.preview_every is not None and not shown:

@@ -1,7 +1,6 @@
 """Stage 2: teach the diffusion model to make RGBA latents, by an adapter or in full, from a latent cache."""
 
 import math
-from pathlib import Path
 
 import torch
 from diffsynth.diffusion import DiffusionTrainingModule
@@ -9,14 +8,13 @@ from torch import Tensor
 
 from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.dataset import collate
-from wan_alpha.data.digests import Digests
-from wan_alpha.data.latent_cache import LatentCache
 from wan_alpha.data.sampling import seeded_generator
-from wan_alpha.errors import ConfigError, DataError
+from wan_alpha.errors import ConfigError
 from wan_alpha.inference.sampler import sample_latents
 from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.devices import announce, choose_compute, is_first_process
 from wan_alpha.models.wan import predict_velocity
+from wan_alpha.stages.dit_data import check_fits_dit, open_data, previewed_cache
 from wan_alpha.stages.dit_exports import (
     base_weights,
     describe_weights,
@@ -41,18 +39,21 @@ from wan_alpha.stages.flow_objective import (
 )
 from wan_alpha.stages.low_memory import check_low_memory, save_memory
 from wan_alpha.stages.memory_check import check_memory, dit_estimate
-from wan_alpha.stages.placeholders import CaptionEncoder, check_placeholder
+from wan_alpha.stages.placeholders import CaptionEncoder
 from wan_alpha.stages.plan_dit import plan_dit
+from wan_alpha.stages.planned_models import planned_dit
+from wan_alpha.stages.plans import Assumptions
 from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.model_options import check_model_options
-from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.performance import measured, recording
 from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.training.recipes import AdapterSettings, ObjectiveSettings
+from wan_alpha.training.start import check_start
 
 NUM_VALIDATION_TIMESTEPS = 4
+VALIDATION_FIGURES = ("loss", "velocity_mse")
 
 
 class WanAlphaTrainingModule(DiffusionTrainingModule):
@@ -202,7 +203,7 @@ def validation_loss(module, dataset) -> dict[str, float]:
         {"loss", "velocity_mse"}, means over clips and four timesteps spread over the schedule; captions are kept.
     """
     device = next(module.pipe.dit.parameters()).device
-    totals = {"loss": 0.0, "velocity_mse": 0.0}
+    totals = dict.fromkeys(VALIDATION_FIGURES, 0.0)
     num_clips = len(dataset.cache.keys)
     progress = StepProgress("validating", num_clips, enabled=False, unit="clips")  # the run's own bar stays
     for index in range(num_clips):
@@ -241,24 +242,19 @@ def train_dit(recipe):
         CheckpointError: weights are not what they claim.
         ConfigError: a model of two experts without the choice of what is trained, or what the loop refuses.
     """
-    check_optimizer(recipe.training)
+    check_start(recipe.training, recipe.validation_cache is not None, figures=VALIDATION_FIGURES)
     check_low_memory(recipe)
     check_model_options(recipe, None if recipe.model.dit is None else [str(recipe.model.dit)])
     if recipe.dry_run:
+        cache, _ = open_data(recipe)
+        check_fits_dit(cache, planned_dit(recipe.model, Assumptions())[0])
         return foresee_dit(recipe)
     with recording("train-dit", recipe.output_dir, is_first_process()):
         return _train(recipe)
 
 
 def _train(recipe):
-    cache = open_fresh_cache(recipe.cache)
-    validation = None
-    if recipe.validation_cache is not None:
-        validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
-        check_same_encoders(cache, validation.cache)
-    placeholder = recipe.textual_inversion.placeholder
-    if placeholder is not None:
-        check_placeholder(recipe.model.wan, recipe.textual_inversion, cache.prompts())
+    cache, validation = open_data(recipe)
     check_memory(recipe, plan_dit, dit_estimate(recipe, cache))
     compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
@@ -266,7 +262,7 @@ def _train(recipe):
         pipe = load_trained_dits(recipe.model, compute.dtype, callback=bars)
     check_fits_dit(cache, pipe.dit)
     captions = None
-    if placeholder is not None:
+    if recipe.textual_inversion.placeholder is not None:
         with StageBars("tensors", enabled=is_first_process()) as bars:
             captions = CaptionEncoder(recipe.model.wan, recipe.textual_inversion, compute.dtype, bars)
     with StageBars("tensors", enabled=is_first_process()) as bars:
@@ -282,7 +278,7 @@ def _train(recipe):
     save_memory(module, recipe, compute.device)
     previews = None
     if recipe.training.preview_every is not None:
-        previews = SampledPreviews(recipe.preview, cache if validation is None else validation.cache, recipe.seed)
+        previews = SampledPreviews(recipe.preview, previewed_cache(cache, validation), recipe.seed)
     return run_training(
         module,
         LatentCacheDataset(cache, recipe.seed, recipe.repeat),
@@ -298,54 +294,3 @@ def _train(recipe):
         base=base_weights(recipe.model, base_sha256),
         recipe=recipe,
     )
-
-
-def open_fresh_cache(folder) -> LatentCache:
-    """Open a cache, every item whole and made by the VAE whose files it names, as they are today.
-
-    Raises:
-        DataError: incomplete or damaged, or stale because those files hold another encoder or merge block by now.
-    """
-    cache = LatentCache.open(folder)
-    cache.verify()
-    files, digests = cache.index.vae_files, Digests(folder)
-    changed = [file["path"] for file in files.values() if _has_changed(file, digests)]
-    # A cache that was moved to another machine names files that are not there: nothing can be compared.
-    if changed and all(Path(file["path"]).is_file() for file in files.values()):
-        from wan_alpha.models.rgba_vae import RGBAlphaVAE
-
-        vae = RGBAlphaVAE.from_pretrained(**{name: file["path"] for name, file in files.items()})
-        if vae.fingerprint() != cache.index.vae_fingerprint:
-            raise DataError(
-                f"{folder}: the cache is stale: {', '.join(changed)} changed since it was built, so its latents are "
-                "not those of today's RGBA VAE; run `wan-alpha cache` again with the same output_dir"
-            )
-    return cache
-
-
-def _has_changed(file, digests):
-    return Path(file["path"]).is_file() and digests.file(file["path"]) != file["sha256"]
-
-
-def check_same_encoders(cache: LatentCache, validation: LatentCache) -> None:
-    """Raises:
-    DataError: the two caches were made by different VAEs or text encoders.
-    """
-    for name, what in (("vae_fingerprint", "RGBA VAE"), ("text_fingerprint", "text encoder")):
-        if getattr(cache.index, name) != getattr(validation.index, name):
-            raise DataError(f"{validation.folder}: made by another {what} than {cache.folder}; build both caches anew")
-
-
-def check_fits_dit(cache: LatentCache, dit) -> None:
-    """Raises:
-    DataError: the cached latents or contexts do not have the sizes that the DiT takes.
-    """
-    item = cache.read(0)
-    for what, found, expected in (
-        ("latents have", item.latents.shape[0], dit.in_dim),
-        ("contexts have", item.context.shape[1], dit.text_embedding[0].in_features),
-    ):
-        if found != expected:
-            raise DataError(
-                f"{cache.folder}: its {what} {found} channels, the DiT takes {expected}; is it another model's cache?"
-            )

@@ -16,7 +16,6 @@ from wan_alpha.training.device import make_accelerator
 from wan_alpha.training.environment import write_environment
 from wan_alpha.training.guards import count_update, loss_spike
 from wan_alpha.training.loading import load_batches
-from wan_alpha.training.optimizers import check_optimizer
 from wan_alpha.training.order import SampleOrder, micro_batches
 from wan_alpha.training.performance import measured
 from wan_alpha.training.progress import StepProgress
@@ -38,12 +37,12 @@ from wan_alpha.training.schedule import learning_rate
 from wan_alpha.training.sharded_saving import ShardedSaver
 from wan_alpha.training.shared_folder import check_all_see
 from wan_alpha.training.signals import StopSignals
+from wan_alpha.training.start import check_start
 from wan_alpha.training.state import RunState
 from wan_alpha.training.step import StepRunner
 from wan_alpha.training.timing import StepClock
-from wan_alpha.training.trackers import choose_trackers
 from wan_alpha.training.trainee import Trainee
-from wan_alpha.training.validation import Validation, note_best
+from wan_alpha.training.validation import Validation, check_best_is_known, forget_other_best, note_best
 
 
 @dataclass
@@ -152,12 +151,7 @@ class _Run:
     def execute(self):
         if len(self.dataset) == 0:
             raise ConfigError("the dataset is empty: there is nothing to train on")
-        if self.settings.preview_every is not None and self.hooks.preview is None:
-            raise ConfigError("training.preview_every: nothing was given to make previews of; leave it out")
-        if self.settings.keep_best is not None and self.hooks.validate is None:
-            raise ConfigError("training.keep_best needs held-out clips to validate on; give them, or leave it out")
-        check_optimizer(self.settings)
-        trackers = choose_trackers(self.settings.trackers)
+        trackers = check_start(self.settings, self.hooks.validate is not None, self.hooks.preview is not None)
         self.accelerator = make_accelerator(self.settings)
         self.is_main = self.accelerator.is_main_process
         self.order = SampleOrder(self.dataset, self.seed)
@@ -266,7 +260,11 @@ class _Run:
             names = ", ".join(self.unrecorded)
             self.progress.say(f"its earlier version did not record, so taken for unchanged since it began: {names}")
         self.state.exported = []
+        if (said := forget_other_best(self.state, self.settings)) is not None:
+            self.progress.say(said)
         self.initial = self.validation.run("initial_validation_", 0) if resumed_from == 0 else {}
+        if self.initial:  # now, and not after validate_every steps
+            check_best_is_known(self.settings, [name.removeprefix("initial_validation_") for name in self.initial])
         self.runner.model.train()
         shares = ((planned.epoch, self._share(planned)) for planned in self._planned_steps())
         batches = load_batches(self.dataset, shares, self.collate, self.settings, self.accelerator.device)

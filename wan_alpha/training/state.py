@@ -16,7 +16,7 @@ class RunState:
         step_size, num_processes: samples of a step, in all processes together; 0 in a state of an earlier version.
         skipped_updates, skipped_in_a_row: steps whose loss or gradient was not finite.
         recent_losses: of the last steps, finite ones.
-        best: {"step", "value"} of the best validation so far, or None.
+        best: {"step", "value", "name" of the figure, "best_is"} of the best validation so far, or None.
         dataset: what the data is made of; base: option -> {"file", "sha256"} of the weights that are not trained.
         exported: files of the final weights, below the output folder.
     """

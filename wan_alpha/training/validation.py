@@ -60,6 +60,45 @@ class Validation:
         return figures
 
 
+def check_best_is_known(settings, figures):
+    """Refuse the name of a figure that validation does not give.
+
+    Args:
+        settings: TrainingSettings; figures: names of those that it gives.
+
+    Raises:
+        ConfigError: with the names.
+    """
+    name = settings.keep_best
+    if name is not None and name not in figures:
+        raise ConfigError(
+            f"training.keep_best = {name!r}: validation gives no such figure; it gives {', '.join(figures)}"
+        )
+
+
+def forget_other_best(state, settings):
+    """Drop the best so far from a RunState where it was so by another figure, or in the other direction.
+
+    A state of an earlier version does not say by which: it is taken for today's.
+
+    Returns:
+        what to say of it, or None.
+    """
+    if state.best is None:
+        return None
+    is_same = all(state.best.get(name, value) == value for name, value in _how(settings).items())
+    if is_same and settings.keep_best is not None:
+        return None
+    had = " ".join(state.best[key] for key in ("best_is", "name") if key in state.best) or "best figure"
+    step, state.best = state.best["step"], None
+    now = "none is kept" if settings.keep_best is None else f"the {settings.best_is} {settings.keep_best} is kept"
+    return f"the best so far, step {step}, had the {had}: forgotten, for {now} from now on"
+
+
+def _how(settings):
+    return {"name": settings.keep_best, "best_is": settings.best_is}
+
+
 def note_best(state, figures, settings):
     """Record in the state that the validation of its step is the best so far, if it is.
 
@@ -72,14 +111,11 @@ def note_best(state, figures, settings):
     Raises:
         ConfigError: there is no figure of the name that the settings give.
     """
-    name = settings.keep_best
-    if name is None or not figures:
+    if settings.keep_best is None or not figures:
         return False
-    if f"validation_{name}" not in figures:
-        known = ", ".join(key.removeprefix("validation_") for key in figures)
-        raise ConfigError(f"training.keep_best = {name!r}: validation gives no such figure; it gives {known}")
-    value = figures[f"validation_{name}"]
+    check_best_is_known(settings, [name.removeprefix("validation_") for name in figures])
+    value = figures[f"validation_{settings.keep_best}"]
     if not is_better(value, state.best, settings.best_is):
         return False
-    state.best = {"step": state.step, "value": value}
+    state.best = {"step": state.step, "value": value, **_how(settings)}
     return True

@@ -81,6 +81,13 @@ class TrainVAEData(ClipData):
         None, description="frames per held-out clip, 4n+1; none = num_frames"
     )
 
+    @model_validator(mode="after")
+    def _held_out_clips_are_named(self):
+        unused = [name for name in ("validation_clips", "validation_num_frames") if not self.has_default(name)]
+        if self.validation_metadata is None and unused:
+            raise ValueError(f"{unused[0]} has no effect without validation_metadata: give both, or neither")
+        return self
+
 
 class LossSettings(Section):
     """The reconstruction loss; weights are relative to 1, the release's value."""
