@@ -37,7 +37,8 @@ def last_checkpoint(folder):
     """Name -> bytes; of weights with a recipe in their metadata, which names its folder, the tensors alone."""
     last = max((folder / "checkpoints").glob("step_*"))
     files = {path.name: path for path in last.iterdir() if path.name not in FINAL.values()}
-    del files["complete.json"]  # the checksums of all files, those with metadata too
+    for name in ("checksums.json", "complete.json"):  # of all files, those with metadata too
+        del files[name]
     return {name: path.read_bytes() for name, path in files.items()}
 
 

@@ -122,8 +122,9 @@ def everything(recipe):
     """Name -> bytes of metrics, final weights and the last checkpoint, file by file."""
     last = max((recipe.output_dir / "checkpoints").glob("step_*"))
     paths = [recipe.output_dir / "metrics.jsonl", recipe.output_dir / "adapter.safetensors", *last.rglob("*.*")]
-    # Recipes, in files' headers and so in the marker's checksums, name their folders.
-    names = [path for path in paths if path.is_file() and path.name not in ("adapter.safetensors", "complete.json")]
+    # Recipes, in files' headers and so in the checksums, name their folders.
+    others = ("adapter.safetensors", "checksums.json", "complete.json")
+    names = [path for path in paths if path.is_file() and path.name not in others]
     return {str(path.relative_to(recipe.output_dir)): path.read_bytes() for path in names}
 
 
@@ -151,7 +152,7 @@ def test_each_process_holds_and_writes_its_part(runs):
     checkpoint = recipe.output_dir / "checkpoints" / "step_00000003"
     marker = json.loads((checkpoint / "complete.json").read_text())["files"]
     found = {str(path.relative_to(checkpoint)) for path in checkpoint.rglob("*") if path.is_file()}
-    assert found - {"complete.json"} == set(marker)
+    assert found - {"checksums.json", "complete.json"} == set(marker)
     for what in ("model", "ema"):
         sizes = [marker[f"{what}/shard_0000{rank}_of_00002.safetensors"]["bytes"] for rank in (0, 1)]
         assert max(sizes) < 1.2 * min(sizes)

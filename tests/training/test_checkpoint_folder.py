@@ -110,11 +110,57 @@ def test_what_dead_processes_left_is_removed(tmp_path):
     write(tmp_path, 1)
     (tmp_path / ".step_00000002.partial").mkdir()
     shutil.copytree(tmp_path / "step_00000001", tmp_path / ".step_00000000.deleted")
-    shutil.copytree(tmp_path / "step_00000001", tmp_path / "step_00000002")
-    (tmp_path / "step_00000002" / "complete.json").unlink()  # renamed, not yet marked
     found = find_newest(tmp_path)
     assert found.state["step"] == 1 and found.damaged == []
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+
+
+def test_a_process_that_died_before_the_marker_left_a_whole_checkpoint(tmp_path):
+    for step in (1, 2):
+        write(tmp_path, step)
+    whole = sorted(path.name for path in (tmp_path / "step_00000002").iterdir())
+    (tmp_path / "step_00000002" / "complete.json").rename(tmp_path / "step_00000002" / ".complete.json.partial")
+    found = find_newest(tmp_path)
+    assert found.state["step"] == 2 and found.damaged == [] and find_problem(found.checkpoint) is None
+    assert sorted(path.name for path in found.checkpoint.iterdir()) == whole
+
+
+def test_checkpoints_that_a_copy_left_the_markers_of_are_used(tmp_path):
+    for step in (1, 2):
+        (write(tmp_path, step) / "complete.json").unlink()
+    (tmp_path / "step_00000002" / "model.bin").write_bytes(b"cut")
+    found = find_newest(tmp_path)
+    assert found.state["step"] == 1 and leftovers(tmp_path) == ["step_00000002.damaged"]
+    problem = "complete.json is missing, and model.bin has 3 bytes, 2400 were written"
+    assert found.damaged == [("step_00000002", problem, "step_00000002.damaged")]
+
+
+def test_without_marker_and_checksums_a_checkpoint_is_set_aside_and_not_deleted(tmp_path):
+    """As a process of the version before left it that died between the two, or a copy without either."""
+    for folder in [write(tmp_path, step) for step in (1, 2)]:
+        for name in ("complete.json", "checksums.json"):
+            (folder / name).unlink()
+    with pytest.raises(
+        CheckpointError, match=r"step_00000002: complete.json is missing, now step_00000002.damaged; .*"
+    ):
+        find_newest(tmp_path)
+    assert leftovers(tmp_path) == ["step_00000001.damaged", "step_00000002.damaged"]
+    assert all((tmp_path / name / "model.bin").is_file() for name in leftovers(tmp_path))
+
+
+def test_a_checkpoint_of_the_version_before_without_checksums_is_whole(tmp_path):
+    (write(tmp_path, 1) / "checksums.json").unlink()
+    assert find_newest(tmp_path).state["step"] == 1
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_an_unmarked_folder_is_not_in_the_way_of_its_step(tmp_path, is_whole):
+    folder = write(tmp_path, 1)
+    (folder / "complete.json").unlink()
+    if not is_whole:
+        (folder / "model.bin").unlink()
+    assert find_problem(write(tmp_path, 1)) is None
+    assert leftovers(tmp_path) == [] if is_whole else leftovers(tmp_path) == ["step_00000001.damaged"]
 
 
 def test_checkpoints_of_the_version_before_are_read(tmp_path):
@@ -193,7 +239,9 @@ def test_no_flipped_bit_and_no_truncation_passes(tmp_path, kind):
     """250 of each, over all files in turn, the marker and the state among them."""
     checkpoint = write(tmp_path, 3)
     generator, files = random.Random(kind), sorted(checkpoint.iterdir())
-    assert {path.name for path in files} == {"model.bin", "optimizer.bin", "state.json", "complete.json"}
+    assert {path.name for path in files} == {
+        "model.bin", "optimizer.bin", "state.json", "checksums.json", "complete.json",
+    }  # fmt: skip
     for number in range(250):
         path = files[number % len(files)]
         content = path.read_bytes()

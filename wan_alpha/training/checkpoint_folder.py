@@ -4,7 +4,9 @@ checkpoints/
 ├── .step_00000500.partial/     being written; left by a dead process, and removed by the next
 ├── step_00000500/              renamed when its files are on the disk ...
 │   ├── model.safetensors, optimizer.safetensors, ..., state.json       (in shards: training/sharded_files.py)
-│   └── complete.json           ... and whole only with this, the last: every file's size and SHA-256
+│   ├── checksums.json          every file's size and SHA-256
+│   └── complete.json           ... and whole only with this, the last: the same again. One without it, by a death just
+│                               before or an incomplete copy, is held to its checksums, and marked where they are right
 └── step_00000400.damaged/      what was found not to be what it was written as
 """
 
@@ -29,6 +31,7 @@ from wan_alpha.training.durable import (
 )
 
 STATE_FILE = "state.json"
+CHECKSUMS_FILE = "checksums.json"
 MARKER_FILE = "complete.json"
 FORMAT_VERSION = 3
 _UNMARKED_FORMAT = 2  # whose folders were renamed when whole, with the files' sizes in the state
@@ -100,8 +103,11 @@ def open_partial(folder, step, needed):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    if (folder / checkpoint_name(step)).is_dir():
-        return False
+    final = folder / checkpoint_name(step)
+    if final.is_dir():
+        if _is_marked(final) or _mark_if_whole(final) is None:
+            return False
+        _set_aside(final)
     check_space(folder, needed)
     os.mkdir(partial_folder(folder, step))
     return True
@@ -134,6 +140,7 @@ def write_checkpoint(
     contents = {**contents, STATE_FILE: (len(text.encode()), [text.encode()])}
     needed = sum(num_bytes for num_bytes, _ in contents.values())
     final, partial = folder / checkpoint_name(step), partial_folder(folder, step)
+    commits = False
     try:
         if wait_for_shares is not None or open_partial(folder, step, needed):
             for path in flush_before:
@@ -141,6 +148,7 @@ def write_checkpoint(
             files = write_files(partial, contents, is_cancelled)
             if wait_for_shares is not None:
                 files |= wait_for_shares()
+            commits = True
             _commit(folder, final, partial, files)
         problem = find_problem(final)
     except OSError as error:
@@ -149,9 +157,10 @@ def write_checkpoint(
             raise CheckpointError(no_space_message(folder, needed, shutil.disk_usage(folder).free)) from error
         raise CheckpointError(f"{final}: the checkpoint could not be written: {error}") from error
     finally:
-        for path in (partial, final):
-            if path.is_dir() and (path == partial or is_unfinished(path)):
-                remove_folder(path)
+        if partial.is_dir():
+            remove_folder(partial)
+        if commits and final.is_dir() and not _is_marked(final):
+            remove_folder(final)
     if problem is not None:
         aside = _set_aside(final)
         raise CheckpointError(f"{final}: was written but reads back damaged ({problem}); it is now {aside}")
@@ -169,15 +178,38 @@ def write_files(partial, contents, is_cancelled):
 
 
 def _commit(folder, final, partial, files):
+    text = marker_text(files).encode()
+    write_file(partial / CHECKSUMS_FILE, [text])
     for below in sorted({Path(name).parent for name in files}, reverse=True):
         flush(partial / below)
     os.rename(partial, final)
     flush(folder)
     # Where a rename is not atomic (some network and object stores), the marker still is the last thing to appear.
-    marker = final / f".{MARKER_FILE}.partial"
-    write_file(marker, [marker_text(files).encode()])
-    os.rename(marker, final / MARKER_FILE)
-    flush(final)
+    _mark(final, text)
+
+
+def _mark(checkpoint, text):
+    marker = checkpoint / f".{MARKER_FILE}.partial"
+    marker.unlink(missing_ok=True)
+    write_file(marker, [text])
+    os.rename(marker, checkpoint / MARKER_FILE)
+    flush(checkpoint)
+
+
+def _is_marked(checkpoint):
+    return (checkpoint / MARKER_FILE).is_file()
+
+
+def _mark_if_whole(checkpoint):
+    """Mark a checkpoint that has no marker, where its files are as its checksums say; else what is wrong with it."""
+    if not (checkpoint / CHECKSUMS_FILE).is_file():
+        return find_problem(checkpoint)
+    problem = find_problem(checkpoint, listed_in=CHECKSUMS_FILE)
+    if problem is not None:
+        return f"{MARKER_FILE} is missing, and {problem}"
+    with contextlib.suppress(OSError):  # whole all the same
+        _mark(checkpoint, (checkpoint / CHECKSUMS_FILE).read_bytes())
+    return None
 
 
 def marker_text(files):
@@ -191,16 +223,23 @@ def marker_text(files):
     return json.dumps({**content, "sha256_of_this": digest}, indent=2, sort_keys=True) + "\n"
 
 
-def find_problem(checkpoint):
-    """Read a checkpoint whole; what is wrong with it, in a few words, or None."""
+def find_problem(checkpoint, listed_in=MARKER_FILE):
+    """Read a checkpoint whole; what is wrong with it, in a few words, or None.
+
+    Args:
+        listed_in: file whose sizes and checksums it is held to.
+    """
     checkpoint = Path(checkpoint)
     try:
-        if not (checkpoint / MARKER_FILE).is_file():
+        if not (checkpoint / listed_in).is_file():
             return _find_problem_unmarked(checkpoint)
-        text = (checkpoint / MARKER_FILE).read_bytes()
+        text = (checkpoint / listed_in).read_bytes()
         content = json.loads(text)
         if text != marker_text(content["files"]).encode():
-            return f"{MARKER_FILE} is not as it was written"
+            return f"{listed_in} is not as it was written"
+        checksums = checkpoint / CHECKSUMS_FILE  # which an earlier version did not write
+        if checksums.is_file() and checksums.read_bytes() != text:
+            return f"{CHECKSUMS_FILE} is not as it was written"
         for name, expected in content["files"].items():
             found = read_digest(checkpoint / name)
             if found["bytes"] != expected["bytes"]:
@@ -212,7 +251,7 @@ def find_problem(checkpoint):
     except OSError as error:
         return f"it cannot be read: {error}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{MARKER_FILE} is not as it was written"
+        return f"{listed_in} is not as it was written"
     return None
 
 
@@ -235,21 +274,17 @@ def read_state(checkpoint):
     return content if isinstance(content, dict) else None
 
 
-def is_unfinished(checkpoint):
-    """Whether a process died between renaming this folder and marking it."""
-    state = read_state(checkpoint)
-    return not (checkpoint / MARKER_FILE).is_file() and (state or {}).get("format_version") == FORMAT_VERSION
-
-
 def remove_leftovers(folder):
-    """Remove what dead processes left: hidden folders, and renamed ones that were never marked."""
+    """Remove the hidden folders that dead processes left; one that was renamed may be whole, and is nobody's litter."""
     for path in sorted(Path(folder).iterdir()):
-        if _HIDDEN.match(path.name) or (_NAME.match(path.name) and is_unfinished(path)):
+        if _HIDDEN.match(path.name):
             remove_folder(path)
 
 
 def find_newest(folder):
     """Clean up after dead processes, and find the newest whole checkpoint; damaged ones on the way are set aside.
+
+    One without a marker is whole where all its files are as its checksums say, and is marked.
 
     Raises:
         CheckpointError: there are checkpoints, and none of them is whole. They were set aside.
@@ -259,7 +294,7 @@ def find_newest(folder):
         return found
     remove_leftovers(folder)
     for checkpoint in reversed(list_checkpoints(folder)):
-        problem = find_problem(checkpoint)
+        problem = find_problem(checkpoint) if _is_marked(checkpoint) else _mark_if_whole(checkpoint)
         if problem is None:
             found.checkpoint, found.state = checkpoint, read_state(checkpoint)
             return found

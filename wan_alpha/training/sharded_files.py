@@ -3,7 +3,7 @@
 step_00000500/
 ├── model/shard_00000_of_00002.safetensors      a process's parts; their offsets are in the file's header
 ├── optimizer/..., ema/...
-└── adapter.safetensors, state.json, complete.json      as in any checkpoint, by the first process
+└── adapter.safetensors, state.json, checksums.json, complete.json      as in any checkpoint, by the first process
 
 torch's own writer goes past the durable way to the disk (checksums while writing, space checked before, cancelling),
 and its general format has a pickle in it; the layout is its reader's, and reading, for any number of processes, is its.
