@@ -185,9 +185,19 @@ def test_a_line_that_is_no_steps_times_is_named(tmp_path, line):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"config": "generate_1_3b"}, "is none of train-vae, cache, train-dit by its options; say which with --for"),
+        ({"config": "generate_1_3b"}, "is none of train-vae, cache, train-dit by its options (num_frames, height, "),
         ({"config": "tiny_stage2", "for_command": "generate"}, "there are plans of train-vae, cache, train-dit"),
-        ({"config": "tiny_stage2", "overrides": {"training.rank": 3}}, "training.rank: no such option"),
+        ({"config": "tiny_stage2", "overrides": {"training.rank": 3}}, "did you mean adapter.rank?"),
+        ({"config": "stage2_dora_1_3b", "overrides": {"device_memory": "24"}}, "device_memory: no option of plan, nor "
+         "of a recipe of train-vae, cache, train-dit; did you mean device_memory_gib?"),
+        ({"config": "stage2_dora_1_3b", "overrides": {"batchsize": "2"}}, "did you mean training.batch_size?"),
+        ({"config": "tiny_stage2", "overrides": {"training.batch_sice": "2"}}, "did you mean training.batch_size?"),
+        ({"config": "cache_1_3b", "for_command": "cache", "overrides": {"training.rank": 3}}, "a recipe of cache"),
+        ({"config": "stage1_rgba_vae", "overrides": {"adapter.rank": 8}}, "adapter: no such option"),
+        ({"config": "cache_1_3b", "seconds_per_step": 3}, "--seconds_per_step: no effect: cache trains nothing"),
+        ({"config": "cache_1_3b", "measured": "runs/one"}, "--measured: no effect: cache trains nothing"),
+        ({"config": "cache_1_3b", "processes": 2}, "--processes: no effect"),
+        ({"config": "stage1_rgba_vae", "processes": 2, "sharded": True}, "--sharded: no effect: train-vae keeps all"),
         ({"config": "tiny_stage2", "overrides": {"model.wan": "mine"}}, "give --model, one of"),
         ({"config": "stage2_dora_14b_80gb", "bucket": "81x480x848", "overrides": {"model.wan": "Wan2.2-TI2V-5B"}},
          "multiples of 32"),
@@ -198,6 +208,17 @@ def test_a_line_that_is_no_steps_times_is_named(tmp_path, line):
 def test_what_cannot_be_planned_is_refused(options, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         planned(**options)
+
+
+def test_what_a_plan_looks_at_itself_is_not_told(given, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "recipe.toml").write_text("")
+    options = {"output_dir": tmp_path / "out", **given["train-dit"]}
+    arguments = ["plan", "--config", str(tmp_path / "recipe.toml"), "--for", "train-dit", "--device", "cpu"]
+    arguments += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    assert main([*arguments, "--num_samples", "5000", "--model", "nonsense"]) == 2
+    assert "--num_samples, --model: no effect" in capsys.readouterr().err
+    assert main([*arguments, "--bucket=9x32x32", "--training.batch_size=2", "--training.gradient_checkpointing"]) == 0
+    assert "(batch 2 x" in capsys.readouterr().out
 
 
 def test_a_run_that_its_device_cannot_hold_is_refused_before_anything_is_loaded(

@@ -99,6 +99,18 @@ def _hint(recipe_class, argument):
     return nearest_option(recipe_class, argument.removeprefix("--").split("=")[0])
 
 
+def _pairs(recipe_class, arguments):
+    """(option, value) of arguments as the parser reads its own: ``--a value``, ``--a=value``, a switch ``--a``."""
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise ConfigError(f"{name}: no such option; {_hint(recipe_class, name)}")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        yield name.removeprefix("--").replace("-", "_"), value
+
+
 def recipe_from_options(recipe_class, options, unknown):
     """Build the recipe from parsed options.
 
@@ -110,10 +122,11 @@ def recipe_from_options(recipe_class, options, unknown):
     """
     names = {name for name, _ in dotted_fields(recipe_class)}
     overrides = {name: value for name, value in options.items() if name in names}
-    if "overrides" in names and all(argument.startswith("--") for argument in unknown[::2]) and len(unknown) % 2 == 0:
+    if "overrides" in names:
         # Options of another command's recipe, which says itself what is wrong with them.
-        pairs = zip(unknown[::2], unknown[1::2], strict=True)
-        given = {name.removeprefix("--").replace("-", "_"): value for name, value in pairs}
+        given = dict(_pairs(recipe_class, unknown))
+        if given and "overrides" in overrides:
+            raise ConfigError("--overrides and options of the recipe itself: give one of the two")
         return load_recipe(recipe_class, None, overrides | ({"overrides": given} if given else {}))
     if unknown:
         raise ConfigError(f"{unknown[0]}: no such option; {_hint(recipe_class, unknown[0])}")

@@ -4,12 +4,9 @@ import json
 import statistics
 from dataclasses import dataclass, field
 
+from wan_alpha.cli.planned_recipe import read_planned_recipe
 from wan_alpha.data.buckets import parse_bucket
 from wan_alpha.errors import ConfigError
-from wan_alpha.training.config import load_recipe, read_config
-from wan_alpha.training.recipes import CacheRecipe, TrainDiTRecipe, TrainVAERecipe
-
-_CLASSES = {"train-vae": TrainVAERecipe, "cache": CacheRecipe, "train-dit": TrainDiTRecipe}
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,8 @@ def plan(recipe):
     """Plan the recipe of a PlanRecipe and print it; returns a :class:`PlanResult`.
 
     Raises:
-        ConfigError: no recipe of these commands, or one that could be of several; what the run would refuse.
+        ConfigError: no recipe of these commands, or one that could be of several; an option that has no effect; what
+            the run would refuse.
         CheckpointError, DataError: files that are there and are not what they should be.
     """
     command, planned = read_planned_recipe(recipe.config, recipe.for_command, recipe.overrides)
@@ -61,42 +59,6 @@ def plan(recipe):
     return result
 
 
-def read_planned_recipe(config, command=None, overrides=None):
-    """(command, its recipe) of a file or preset.
-
-    Raises:
-        ConfigError: as :func:`plan`.
-    """
-    if command is not None and command not in _CLASSES:
-        raise ConfigError(f"--for {command}: there are plans of {', '.join(_CLASSES)}")
-    content = read_config(config)
-    if command is None:
-        names = content.keys() | {name.partition(".")[0] for name in overrides or ()}
-        command = _command_of(config, names, overrides)
-    return command, load_recipe(_CLASSES[command], config, overrides)
-
-
-def _command_of(config, names, overrides):
-    known = [command for command, recipe_class in _CLASSES.items() if names <= recipe_class.model_fields.keys()]
-    fitting = [command for command in known if _loads(command, config, overrides)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if len(known) == 1:
-        return known[0]  # its own mistakes are said when it is read
-    found = "could be of " + " or ".join(fitting) if fitting else f"is none of {', '.join(_CLASSES)}"
-    raise ConfigError(
-        f"--config {config}: {found} by its options; say which with --for, e.g. --for {next(iter(known), 'train-dit')}"
-    )
-
-
-def _loads(command, config, overrides):
-    try:
-        load_recipe(_CLASSES[command], config, overrides)
-    except ConfigError:
-        return False
-    return True
-
-
 def make_result(recipe, command, planned):
     """The :class:`PlanResult` of a recipe that was read, without printing."""
     from wan_alpha.stages.plan_cache import plan_cache
@@ -106,22 +68,37 @@ def make_result(recipe, command, planned):
     from wan_alpha.stages.plans import Assumptions
 
     functions = {"train-vae": plan_vae, "cache": plan_cache, "train-dit": plan_dit}
+    _check_effects(recipe, command)
+    steps, given = {}, None if recipe.bucket is None else parse_bucket(recipe.bucket)
 
-    steps = {}
+    def assumptions(bucket):
+        return Assumptions(True, bucket, recipe.num_samples, recipe.model, steps)
 
     def make_plan(planned, target, bucket):
-        given = None if recipe.bucket is None else parse_bucket(recipe.bucket)
-        assumed = Assumptions(True, bucket or given, recipe.num_samples, recipe.model, steps)
-        return functions[command](planned, target, assumed)
+        return functions[command](planned, target, assumptions(bucket or given))
 
-    target = _target(recipe, planned, command)
-    made = make_plan(planned, target, None)
+    target, first = _target(recipe, planned, command), assumptions(given)
+    made = functions[command](planned, target, first)
+    if idle := first.without_effect():
+        reason = "what the recipe names is there, and is looked at itself"
+        raise ConfigError(f"{', '.join(f'--{name}' for name in idle)}: no effect: {reason}; leave it out")
     advice = None
     if not made.fits():
         advice = advise(planned, target, made.bucket, make_plan)
     seconds, source = _step_time(recipe, planned, made)
     hours = None if seconds is None or made.num_steps is None else seconds * made.num_steps / 3600
     return PlanResult(made, advice, seconds, hours, source, made.fits())
+
+
+def _check_effects(recipe, command):
+    trains_nothing = "cache trains nothing and has no steps"
+    reasons = {
+        "cache": dict.fromkeys(("processes", "sharded", "seconds_per_step", "measured"), trains_nothing),
+        "train-vae": {"sharded": "train-vae keeps all weights in each process"},
+    }.get(command, {})
+    for name, reason in reasons.items():
+        if getattr(recipe, name) not in (None, False):
+            raise ConfigError(f"--{name}: no effect: {reason}; leave it out")
 
 
 def _target(recipe, planned, command):

@@ -56,8 +56,28 @@ class Assumptions:
 
     def __init__(self, are_allowed=False, bucket=None, num_samples=None, model=None, steps=None):
         self.steps = {} if steps is None else steps
-        self.are_allowed, self.bucket, self.num_samples, self.model = are_allowed, bucket, num_samples, model
-        self.said = []
+        self.are_allowed, self.said = are_allowed, []
+        self._given, self._asked = {"bucket": bucket, "num_samples": num_samples, "model": model}, set()
+
+    @property
+    def bucket(self):
+        return self._ask("bucket")
+
+    @property
+    def num_samples(self):
+        return self._ask("num_samples")
+
+    @property
+    def model(self):
+        return self._ask("model")
+
+    def _ask(self, name):
+        self._asked.add(name)
+        return self._given[name]
+
+    def without_effect(self):
+        """Names of what was given and nothing asked for so far."""
+        return [name for name, value in self._given.items() if value is not None and name not in self._asked]
 
     def say(self, sentence):
         if sentence not in self.said:

@@ -341,12 +341,18 @@ def _initials(name):
 def nearest_option(recipe_class, dotted):
     """A hint for an option that does not exist: the one that was probably meant, or all of them."""
     names = [name for name, _ in dotted_fields(recipe_class)]
+    nearest = nearest_name(dotted, names)
+    return f"did you mean {nearest}?" if nearest else f"options: {', '.join(names)}"
+
+
+def nearest_name(dotted, names):
+    """That of the dotted names which was probably meant; None where none is near."""
     table, _, leaf = dotted.rpartition(".")
-    names.sort(key=lambda name: name.rpartition(".")[0] != table)  # stable: those of the same table first
+    names = sorted(names, key=lambda name: name.rpartition(".")[0] != table)  # stable: those of the same table first
     same_leaf = [name for name in names if name.split(".")[-1] == leaf]
     abbreviated = [name for name in names if _initials(name.split(".")[-1]) == leaf]  # lr: learning_rate
     close = same_leaf or abbreviated or difflib.get_close_matches(dotted, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"options: {', '.join(names)}"
+    return close[0] if close else None
 
 
 def _explain(recipe_class, problem):
