@@ -31,6 +31,7 @@ class StageChange:
     Attributes:
         unit: of its work; seconds: medians of such a unit, in A and B.
         time_ratio, memory_ratio: B by A, None where A has none; time, memory: "worse", "better" or "same".
+        memory_is: what these bytes are in A and B, peaks or not; where it differs they are not judged, "same".
     """
 
     stage: str
@@ -41,6 +42,7 @@ class StageChange:
     memory_bytes: tuple[int, int]
     memory_ratio: float | None
     memory: str
+    memory_is: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,11 @@ def _change(name, before, after, bar, few_bar, memory_bar):
     are_few = min(before["samples"], after["samples"]) < FEW
     noise = 0.0 if are_few else NOISE * math.hypot(_deviation(before), _deviation(after))
     share = max(bar, few_bar) if are_few else bar
-    memory = before["memory_bytes"], after["memory_bytes"]
+    memory, memory_is = ((before[key], after[key]) for key in ("memory_bytes", "memory_is"))
+    judged = memory if memory_is[0] == memory_is[1] else (0, 0)
     return StageChange(
         name, before["unit"], (old, new), new / old if old else None, _judge(old, new, share, noise),
-        memory, memory[1] / memory[0] if memory[0] else None, _judge(*memory, memory_bar, LEAST_MEMORY),
+        memory, judged[1] / judged[0] if judged[0] else None, _judge(*judged, memory_bar, LEAST_MEMORY), memory_is,
     )  # fmt: skip
 
 
@@ -138,6 +141,10 @@ def _print(found):
             *(f"{value / 2**30:.2f} GiB" for value in one.memory_bytes), _ratio(one.memory_ratio), words[one.memory][1],
         )  # fmt: skip
     console.print(table)
+    for one in found.changes:
+        if one.memory_is[0] != one.memory_is[1]:
+            kinds = (kind or "not said" for kind in one.memory_is)
+            console.print("{}: memory is not compared: {} in A, {} in B".format(one.stage, *kinds))
     for record, stage in found.only_in:
         console.print(f"{stage}: in {record} alone")
     worse = [f"{one.stage} is slower" for one in found.changes if one.time == "worse"]

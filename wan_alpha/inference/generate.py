@@ -30,9 +30,9 @@ from wan_alpha.media.outputs import ClipOutputs, WrittenOutput, read_manifest, w
 from wan_alpha.metrics.coverage import Coverage
 from wan_alpha.training.environment import describe_environment
 from wan_alpha.training.model_options import check_model_options
-from wan_alpha.training.performance import measured, note_stage, recording
+from wan_alpha.training.peak_memory import Peak
+from wan_alpha.training.performance import measured, note_stage, recording, span_of_memory
 from wan_alpha.training.progress import StageBars, StepProgress
-from wan_alpha.training.timing import memory_in_use
 from wan_alpha.weights.io import read_metadata
 from wan_alpha.weights.wan_layout import find_wan_files
 
@@ -250,17 +250,17 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
         for index, (prompt, sampled) in enumerate(zip(prompts, latents, strict=True)):
             folder = clip_folder(recipe.output_dir, index, prompt)
             folder.mkdir(parents=True, exist_ok=True)
-            begin, decoding = time.perf_counter(), []
+            begin, decoding, writing = time.perf_counter(), [], Peak("cpu")
             chunks = vae.iterate_decode(sampled.to(device), recipe.chunk_size or sampled.shape[2])
             before = index * recipe.num_frames
             record = _record(recipe, prompt, recipe.seed + index, models)
             written = write_clip(
-                _timed(chunks, device, decoding), folder, recipe.fps, recipe.formats,
+                _timed(chunks, device, decoding, writing), folder, recipe.fps, recipe.formats,
                 premultiplied=recipe.premultiplied, background=recipe.background, num_frames=recipe.num_frames,
                 record=record, callback=lambda done, before=before: bar.update(before + done),
             )  # fmt: skip
             exporting = time.perf_counter() - begin - sum(decoding)
-            note_stage("export", exporting, recipe.num_frames, "frames", memory_in_use(device))
+            note_stage("export", exporting, recipe.num_frames, "frames", writing)
             clip = GeneratedClip(prompt, recipe.seed + index, folder, written.coverage, written.outputs)
             _write_manifests(clip, record)
             _write_settings(clip, record, written)
@@ -269,18 +269,22 @@ def _decode(recipe, prompts, latents, device, dtype, progress):
     return clips
 
 
-def _timed(chunks, device, seconds):
-    """The same chunks; what it takes to decode each is noted, and appended to ``seconds``."""
+def _timed(chunks, device, seconds, writing):
+    """The same chunks; what it takes to decode each is noted, and appended to ``seconds``; ``writing``, a Peak, gets
+    the process's memory while the caller has them."""
     while True:
         begin = time.perf_counter()
-        chunk = next(chunks, None)
-        if chunk is None:
-            return
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        with span_of_memory(device) as peak:
+            chunk = next(chunks, None)
+            if chunk is None:
+                return
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - begin)
-        note_stage("decode", seconds[-1], chunk[0].shape[2], "frames", memory_in_use(device))
-        yield chunk
+        note_stage("decode", seconds[-1], chunk[0].shape[2], "frames", peak)
+        with span_of_memory(None) as meanwhile:
+            yield chunk
+        writing.what, writing.bytes = meanwhile.what, max(writing.bytes, meanwhile.bytes)
 
 
 def _record(recipe, prompt, seed, models):

@@ -17,7 +17,7 @@ from wan_alpha.training.environment import write_environment
 from wan_alpha.training.guards import count_update, loss_spike
 from wan_alpha.training.loading import load_batches
 from wan_alpha.training.order import SampleOrder, micro_batches
-from wan_alpha.training.performance import measured
+from wan_alpha.training.performance import measured, span_of_memory
 from wan_alpha.training.progress import StepProgress
 from wan_alpha.training.run_folder import (
     MetricsLog,
@@ -287,12 +287,13 @@ class _Run:
         flags = {"stop": lambda: self.signals.received is not None, "unsaved": self.saver.has_failed}
         rate = learning_rate(state.step, self.total_steps, settings)
         self.runner.clock.take()  # what was between two steps, a validation say, is no part of them
-        report = self.runner.run(state.step, self._share(planned), batches, rate, flags)
+        with span_of_memory(self.accelerator.device) as peak:
+            report = self.runner.run(state.step, self._share(planned), batches, rate, flags)
         timing = self.runner.clock.take()
         self._count(report)
         figures = {"epoch": state.epoch, "learning_rate": rate, "gradient_norm": report.gradient_norm}
         state.advance(len(planned.samples), self.order.epoch_length)
-        self.view.note_time(state.step, timing)
+        self.view.note_time(state.step, timing, peak)
         self._after_step(dict(report.terms), figures)
         self._heed(report.raised)
 

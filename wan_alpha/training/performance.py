@@ -15,13 +15,14 @@ from pathlib import Path
 import torch
 
 from wan_alpha.training.environment import describe_environment
+from wan_alpha.training.peak_memory import Peak, peak_within
 from wan_alpha.training.performance_file import FORMAT, PERFORMANCE_FILE
 from wan_alpha.training.run_folder import replace_file
-from wan_alpha.training.timing import memory_in_use
 
 HARDWARE = ("system", "processor cores", "torch threads", "accelerator", "torch")
 MAX_SAMPLES = 2000  # newest ones kept of a stage
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+NO_PEAK = Peak("")
 _OPEN = ContextVar("performance_record", default=None)
 
 
@@ -30,6 +31,7 @@ class Stage:
     """Of a stage: seconds of each time that it ran, what it got through in all, its most memory in bytes.
 
     Attributes:
+        memory_is: what these bytes are, as ``peak_memory`` says it.
         first: seconds of the first time, which pays for what is prepared once, and how many units it got through.
         others: the same of the later times, the newest ones.
     """
@@ -38,12 +40,14 @@ class Stage:
     count: int = 0
     total: float = 0.0
     memory: int = 0
+    memory_is: str = ""
     times: int = 0
     first: tuple[float, int] | None = None
     others: deque = field(default_factory=lambda: deque(maxlen=MAX_SAMPLES))
 
-    def add(self, seconds, count, memory):
-        self.count, self.total, self.memory = self.count + count, self.total + seconds, max(self.memory, memory)
+    def add(self, seconds, count, peak):
+        self.count, self.total = self.count + count, self.total + seconds
+        self.memory, self.memory_is = max(self.memory, peak.bytes), peak.what
         self.times += 1
         if self.first is None:
             self.first = seconds, count
@@ -59,7 +63,7 @@ class Stage:
             "times": self.times, "median_seconds": round(median, 6), "deviation": round(deviation, 6),
             "seconds_per_unit": round(of_unit, 9), "deviation_per_unit": round(deviation_of_unit, 9),
             "samples": len(samples), "first_seconds": round(self.first[0], 6), "total_seconds": round(self.total, 6),
-            "memory_bytes": self.memory, "count": self.count, "unit": self.unit,
+            "memory_bytes": self.memory, "memory_is": self.memory_is, "count": self.count, "unit": self.unit,
             "per_second": round(self.count / self.total, 6) if self.total > 0 else None,
         }  # fmt: skip
 
@@ -81,9 +85,9 @@ class PerformanceRecord:
         self.command, self.path, self.device = command, Path(output_dir) / PERFORMANCE_FILE, device
         self.stages = {}
 
-    def add(self, stage, seconds, count=1, unit="times", memory=0):
-        """Take one time of a stage in; count: of units that it got through; memory: bytes."""
-        self.stages.setdefault(stage, Stage(unit)).add(seconds, count, memory)
+    def add(self, stage, seconds, count=1, unit="times", peak=NO_PEAK):
+        """Take one time of a stage in; count: of units that it got through; peak: its memory, a Peak."""
+        self.stages.setdefault(stage, Stage(unit)).add(seconds, count, peak)
 
     def write(self):
         """Write what there is, whole or not at all."""
@@ -120,7 +124,7 @@ def measured(stage, count=1, unit="times", device=None):
     """Within, time is that of a stage of the open record.
 
     Args:
-        count: units that it gets through; device: to be waited for, and whose peak counts; None for the CPU's.
+        count: units that it gets through; device: to be waited for, and whose memory counts; None for the process's.
     """
     record = _OPEN.get()
     if record is None:
@@ -129,15 +133,21 @@ def measured(stage, count=1, unit="times", device=None):
     on_cuda = device is not None and device.type == "cuda"
     if on_cuda:
         torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    begin = time.perf_counter()
-    yield
-    if on_cuda:
-        torch.cuda.synchronize(device)
-    record.add(stage, time.perf_counter() - begin, count, unit, memory_in_use(device or torch.device("cpu")))
+    with peak_within(device) as peak:
+        begin = time.perf_counter()
+        yield
+        if on_cuda:
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - begin
+    record.add(stage, seconds, count, unit, peak)
 
 
-def note_stage(stage, seconds, count=1, unit="times", memory=0):
+def span_of_memory(device):
+    """A context that yields a Peak, for :func:`note_stage`; without an open record it is the most so far."""
+    return peak_within(device, begins_anew=_OPEN.get() is not None)
+
+
+def note_stage(stage, seconds, count=1, unit="times", peak=NO_PEAK):
     """As :func:`measured`, for a time that was taken already."""
     if (record := _OPEN.get()) is not None:
-        record.add(stage, seconds, count, unit, memory)
+        record.add(stage, seconds, count, unit, peak)

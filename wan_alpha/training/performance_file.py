@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from wan_alpha.errors import DataError
 
 PERFORMANCE_FILE = "performance.json"
-FORMAT = 2  # 1 had no seconds of a unit
+FORMAT = 2  # 1 had no seconds of a unit, and did not say what its memory is
 
 
 class RecordedStage(BaseModel):
@@ -20,6 +20,7 @@ class RecordedStage(BaseModel):
     samples: int = Field(ge=1)
     total_seconds: float = Field(ge=0, allow_inf_nan=False)
     memory_bytes: int = Field(ge=0)
+    memory_is: str
     seconds_per_unit: float = Field(ge=0, allow_inf_nan=False)
     deviation_per_unit: float = Field(ge=0, allow_inf_nan=False)
 

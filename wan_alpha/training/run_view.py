@@ -6,7 +6,7 @@ from wan_alpha.training.environment import describe_accelerator
 from wan_alpha.training.performance import note_stage
 from wan_alpha.training.previews import Previews
 from wan_alpha.training.run_folder import MetricsLog, flatten
-from wan_alpha.training.timing import PARTS, Timings, memory_in_use
+from wan_alpha.training.timing import PARTS, Timings
 from wan_alpha.training.trackers import Trackers
 
 
@@ -50,18 +50,17 @@ class RunView:
         """What must be on the disk before a checkpoint is."""
         return [self._log.path] if self._is_main else []
 
-    def note_time(self, step, timing):
-        """Take in how long a step took, of StepClock.take; steps that become slower are told."""
+    def note_time(self, step, timing, peak):
+        """Take in how long a step took, of StepClock.take, and its memory; steps that become slower are told."""
         if not self._is_main:
             return
-        memory = memory_in_use(self._accelerator.device)
         settings = self._settings
         samples = settings.batch_size * settings.gradient_accumulation * self._accelerator.num_processes
-        note_stage("step", timing["seconds"], samples, "samples", memory)
+        note_stage("step", timing["seconds"], samples, "samples", peak)
         for part in PARTS:
-            note_stage(f"step: {part}", timing[part], samples, "samples", memory)
-        factor = self._timings.note(step, timing, memory)
-        self._times = f"data {self._timings.data_share():.0%} mem {memory / 2**30:.1f} GiB"
+            note_stage(f"step: {part}", timing[part], samples, "samples", peak)
+        factor = self._timings.note(step, timing, peak.bytes)
+        self._times = f"data {self._timings.data_share():.0%} mem {peak.bytes / 2**30:.1f} GiB"
         if factor is not None:
             self._progress.say(f"step {step}: steps take {factor:.2f} times as long as this run's did before")
 

@@ -8,7 +8,6 @@ from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
 
 from wan_alpha.errors import DataError
@@ -57,11 +56,6 @@ class StepClock:
         return {"seconds": seconds, **parts}
 
 
-def memory_in_use(device):
-    """Bytes: the most that tensors took on CUDA so far, else what the process has now."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-
-
 class Timings:
     """``timings.jsonl`` of a run: a line each ``log_every`` steps, of this start and of all before.
 
@@ -82,7 +76,7 @@ class Timings:
         """Take a step's timing in.
 
         Args:
-            step: that was made; timing: of :meth:`StepClock.take`; memory: bytes.
+            step: that was made; timing: of :meth:`StepClock.take`; memory: bytes, the most within the step.
 
         Returns:
             how many times slower steps are than in the run's past, where that has just begun; else None.
