@@ -13,6 +13,8 @@ from wan_alpha.models.quantize import frozen_linears
 from wan_alpha.models.wan import load_wan, predict_velocity
 from wan_alpha.stages import cache_latents, low_memory, stage2_dit
 from wan_alpha.stages.cache_latents import build_cache
+from wan_alpha.stages.plan_dit import plan_dit
+from wan_alpha.stages.plans import Assumptions, Target
 from wan_alpha.stages.stage2_dit import train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import TrainDiTRecipe
@@ -87,17 +89,23 @@ def test_a_quantised_run_resumes_and_its_adapter_is_for_the_exact_base(make_reci
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "name"),
-    [("training.offload_blocks", True, "training.offload_blocks"),
-     ("model.quantization", "int8", "model.quantization = 'int8'")],
+    ("options", "message"),
+    [({"training.offload_blocks": True}, "training.offload_blocks: FSDP2"),
+     ({"model.quantization": "int8"}, "model.quantization = 'int8': FSDP2"),
+     ({"model.expert": "both"}, "model.expert = both: .* with FSDP2 train one expert"),
+     ({"textual_inversion.placeholder": "<x>", "textual_inversion.initializer": "o"}, "text encoder is not sharded"),
+     ({"training.optimizer": "adafactor"}, "'adafactor': with the weights in shards")],
 )  # fmt: skip
-def test_shards_are_refused_before_anything_is_loaded(make_recipe, monkeypatch, option, value, name):
+def test_shards_are_refused_before_anything_is_loaded(make_recipe, monkeypatch, options, message):
     for variable, text in {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         monkeypatch.setenv(variable, text)
-    monkeypatch.setattr(stage2_dit, "load_trained_dits", None)
+    monkeypatch.setattr(stage2_dit, "open_fresh_cache", None)
+    recipe = make_recipe("run", **options)
     for is_dry in (False, True):
-        with pytest.raises(ConfigError, match=f"{name}: FSDP2"):
-            train_dit(make_recipe("run", **{option: value, "dry_run": is_dry}))
+        with pytest.raises(ConfigError, match=message):
+            train_dit(recipe.model_copy(update={"dry_run": is_dry}))
+    with pytest.raises(ConfigError, match=message):
+        plan_dit(recipe, Target("cuda", "a card", None, 2, shards=2), Assumptions())
 
 
 def test_a_missing_package_is_named_before_anything_is_loaded(make_recipe, monkeypatch):

@@ -137,8 +137,32 @@ def test_changes_that_lower_the_peak_are_told_and_the_first_that_fit_together():
     assert advice({"checkpointing": 0.5, "batch": 0.5}, memory=60).combined == [checkpointing]
     smaller = advice({"checkpointing": 0.9, "clips": {32: 0.5, 64: 0.9}, 2: 0.8, 4: 0.2}, memory=10)
     assert smaller.combined == [checkpointing, "clips of 17x32x32", "FSDP2 over 4 processes"]
+    # One change that fits is better than several of which one costs as much; time alone is better than more devices.
+    alone = advice({"checkpointing": 0.9, "clips": {32: 0.5, 64: 0.9}, 2: 0.8, 4: 0.3, 8: 0.1}, memory=15)
+    assert alone.combined == ["FSDP2 over 8 processes"] and alone.peak == 10
+    assert alone.lines()[-1] == "with this alone it fits, 0.00 MiB: FSDP2 over 8 processes"
+    patient = advice({"checkpointing": 0.5, "batch": 0.5, 8: 0.1}, memory=30)
+    assert patient.combined[0] == checkpointing and len(patient.combined) == 2
     hopeless = advice({"checkpointing": 0.9}, memory=10)
     assert hopeless.combined == [] and "do not make it fit" in hopeless.lines()[-1]
+
+
+def test_what_shards_cannot_do_is_no_advice_and_more_of_them_are():
+    """FSDP2 refuses what was taken before it: it is tried without."""
+    sharded = planned("tiny_stage2", device="cuda", device_memory_gib=0.001, processes=2, sharded=True,
+                      overrides={"adapter.kind": "lora"})  # fmt: skip
+    told = [text for text, _ in sharded.advice.single]
+    assert not any(name in text for text in told for name in ("quantization", "offload_blocks", "8bit"))
+    assert [text for text in told if "FSDP2" in text] == [f"FSDP2 over {number} processes" for number in (4, 8)]
+    _, recipe = read_planned_recipe("tiny_stage2")
+
+    def make_plan(recipe, target, bucket):
+        peak = 100.0 / target.shards * (0.9 if recipe.training.optimizer == "adamw_8bit" else 1)
+        peak *= 1 if bucket is None else 0.5
+        return Plan("train-dit", replace(target, memory=8.0), {}, {"in all": peak}, {})
+
+    found = advise(recipe, Target("cuda", "", 8.0), Bucket(17, 64, 64), make_plan)
+    assert found.peak == 6.25 and [text[:5] for text in found.combined] == ["clips", "FSDP2"]
 
 
 def test_what_a_change_brings_is_what_a_plan_with_it_says(capsys):

@@ -5,10 +5,10 @@ import os
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from wan_alpha.errors import ConfigError
 from wan_alpha.models.block_offload import offload_blocks
 from wan_alpha.models.quantize import check_quantization, frozen_linears, quantize_base
 from wan_alpha.stages.placeholders import checkpoint_blocks
+from wan_alpha.stages.shard_limits import check_shards
 from wan_alpha.training.sharding import mesh_sizes
 
 # nf4: half a byte, a scale of 8 bits for 64 weights, a float32 for 256 of these.
@@ -22,15 +22,10 @@ def check_low_memory(recipe):
         recipe: a TrainDiTRecipe.
 
     Raises:
-        ConfigError: a package that is not installed, or FSDP2, whose shards are of plain weights on the device.
+        ConfigError: a package that is not installed, or what FSDP2 cannot do.
     """
-    asked = {
-        f"model.quantization = {recipe.model.quantization!r}": recipe.model.quantization is not None,
-        "training.offload_blocks": recipe.training.offload_blocks,
-    }
-    if any(asked.values()) and mesh_sizes(int(os.environ.get("WORLD_SIZE", 1))) is not None:
-        name = next(name for name, is_asked in asked.items() if is_asked)
-        raise ConfigError(f"{name}: FSDP2 shards plain weights on the devices alone; leave it out, or train without")
+    if mesh_sizes(int(os.environ.get("WORLD_SIZE", 1))) is not None:
+        check_shards(recipe)
     if recipe.model.quantization is not None:
         check_quantization(recipe.model.quantization)
 

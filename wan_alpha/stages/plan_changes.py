@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 
 from wan_alpha.data.buckets import nearest_frames, nearest_sides
 from wan_alpha.stages.plans import Target
+from wan_alpha.stages.shard_limits import can_be_sharded
 from wan_alpha.training.config import dotted_fields
 from wan_alpha.training.foresight import show_gib
 
 _CHECKPOINTING = "training.gradient_checkpointing"
+_INEXACT = ("model.quantization", "training.optimizer")
 _SHARDS = (2, 4, 8)
 _LESS = 0.995  # of the peak: what saves less is not worth a line
 
@@ -20,6 +22,8 @@ class Change:
         text: what to write; options: dotted name -> value; processes: to shard over, 1 for none.
         bucket: frames, height, width of the clips, None as they are.
         is_checkpointing, needs_checkpointing: it is gradient checkpointing, or brings it along.
+        cost: of what kind: 0 time alone, 1 exactness of frozen weights or of the optimizer, 2 other clips, 3 more
+            devices.
     """
 
     text: str
@@ -29,6 +33,12 @@ class Change:
     is_checkpointing: bool = False
     needs_checkpointing: bool = False
 
+    @property
+    def cost(self):
+        if self.processes > 1 or self.bucket is not None:
+            return 3 if self.processes > 1 else 2
+        return int(any(name in _INEXACT for name, _ in self.options))
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -36,7 +46,7 @@ class Advice:
 
     Attributes:
         single: (text, bytes of the peak with this change alone), those that lower it, in the order to be tried.
-        combined: texts of the changes that together fit; empty where nothing does.
+        combined: texts of the changes that together fit, or of the one that does; empty where nothing does.
         peak: bytes with these.
         otherwise: what else there is to do, in words; "" for nothing.
     """
@@ -50,7 +60,8 @@ class Advice:
         """As text, a line each."""
         lines = [f"{text}: {show_gib(peak)}" for text, peak in self.single]
         if self.combined:
-            lines.append(f"together it fits, {show_gib(self.peak)}: {', '.join(self.combined)}")
+            together = "together" if len(self.combined) > 1 else "with this alone"
+            lines.append(f"{together} it fits, {show_gib(self.peak)}: {', '.join(self.combined)}")
         elif not self.otherwise:
             lines.append("all of these together do not make it fit: a smaller model, or a larger device, is needed")
         return [*lines, self.otherwise] if self.otherwise else lines
@@ -67,27 +78,47 @@ def advise(recipe, target, bucket, make_plan):
     Returns:
         an :class:`Advice`.
     """
-    first = make_plan(recipe, target, None)
-    single, combined, peak = [], [], first.peak
+    start = (recipe, target, None)
+    first = make_plan(*start)
+    helping = []  # (change, plan with it alone)
     with_checkpointing = first.peak  # what saves beside it has to save more than it does
-    state, fits = (recipe, target, None), first.fits()
     for change in _changes(recipe, target, bucket):
-        alone = _planned(change, (recipe, target, None), make_plan)
+        alone = _planned(change, start, make_plan)
         if alone is None or alone.peak >= _LESS * (with_checkpointing if change.needs_checkpointing else first.peak):
             continue
         if change.is_checkpointing:
             with_checkpointing = alone.peak
-        single.append((change.text, alone.peak))
-        if fits:
-            continue
+        helping.append((change, alone))
+    combined, peak = _together(helping, start, first, make_plan)
+    if not combined and any(change.processes > 1 for change, _ in helping):
+        # What FSDP2 cannot do may have been in its way.
+        plain = [(change, alone) for change, alone in helping if can_be_sharded(_apply(change, start)[0])]
+        combined, peak = _together(plain, start, first, make_plan)
+    fitting = [(change, alone.peak) for change, alone in helping if alone.fits()]
+    if len(combined) > 1 and fitting:
+        # One change is better than several, unless they cost less than it: time, where it costs devices.
+        one, its_peak = min(fitting, key=lambda found: found[0].cost)
+        if one.cost <= max(change.cost for change in combined):
+            combined, peak = [one], its_peak
+    return Advice(
+        [(change.text, alone.peak) for change, alone in helping], [change.text for change in combined],
+        peak if combined else None, _elsewhere(recipe, target, make_plan),
+    )  # fmt: skip
+
+
+def _together(helping, start, first, make_plan):
+    """(changes taken one after the other until it fits, the peak then); no changes where all do not make it fit."""
+    state, plan, combined = start, first, []
+    for change, alone in helping:
+        if plan.fits():
+            break
         tried = _apply(change, state)
-        plan = alone if not combined else None if tried is None else make_plan(*tried)
-        if plan is not None and plan.peak < _LESS * peak:
-            state, peak, fits = tried, plan.peak, plan.fits()
+        made = alone if not combined else None if tried is None else make_plan(*tried)
+        if made is not None and made.peak < _LESS * plan.peak:
+            state, plan = tried, made
             # Of values of one option, sizes of clips and numbers of processes the last one holds.
             combined = [one for one in combined if not _replaces(change, one)] + [change]
-    texts, otherwise = [change.text for change in combined], _elsewhere(recipe, target, make_plan)
-    return Advice(single, texts if fits else [], peak if fits else None, otherwise)
+    return (combined if plan.fits() else []), plan.peak
 
 
 def _elsewhere(recipe, target, make_plan):
@@ -150,8 +181,8 @@ def _changes(recipe, target, bucket):
         yield option("training.optimizer", "adamw_8bit")
     if bucket is not None:
         yield from _smaller_clips(bucket)
-    if "adapter.kind" in known and target.device_type == "cuda" and target.shards == 1:
-        for processes in _SHARDS:
+    if "adapter.kind" in known and target.device_type == "cuda":
+        for processes in (number for number in _SHARDS if number > target.shards):
             yield Change(f"FSDP2 over {processes} processes", processes=processes)
 
 
@@ -179,7 +210,7 @@ def _clips(bucket):
 
 
 def _apply(change, state):
-    """(recipe, target, bucket) with a change; None where the recipe refuses it."""
+    """(recipe, target, bucket) with a change; None where the recipe, or FSDP2, refuses it."""
     recipe, target, bucket = state
     content = recipe.as_dict()
     for name, value in change.options:
@@ -189,12 +220,10 @@ def _apply(change, state):
         recipe = type(recipe).model_validate(content)
     except ValueError:  # pydantic's own is one
         return None
-    quantization, settings = getattr(recipe.model, "quantization", None), getattr(recipe, "training", None)
-    keeps_plain = quantization is None and not getattr(settings, "offload_blocks", False)
-    if change.processes > 1 and not keeps_plain:  # FSDP2 shards plain weights on the devices
-        return None
     if change.processes > 1:
         target = replace(target, processes=change.processes, shards=change.processes)
+    if target.shards > 1 and not can_be_sharded(recipe):
+        return None
     return recipe, target, change.bucket or bucket
 
 

@@ -13,12 +13,15 @@ from wan_alpha.stages.placeholders import checkpoint_blocks
 from wan_alpha.stages.planned_clips import PlannedCache, bucket_of_latents
 from wan_alpha.stages.planned_models import planned_dit, planned_text_encoder
 from wan_alpha.stages.plans import Plan, checkpoint_rows, step_rows, with_host_copy
+from wan_alpha.stages.shard_limits import check_shards
 from wan_alpha.training.step_memory import Layout, step_memory
 
 
 def plan_dit(recipe, target, assumptions):
     """The :class:`Plan` of a TrainDiTRecipe; arguments and errors as those of ``plan_vae``."""
     settings = recipe.training
+    if target.shards > 1:
+        check_shards(recipe)
     dit, _ = planned_dit(recipe.model, assumptions)
     cache = PlannedCache(recipe, dit.in_dim, assumptions)
     memory = memory_of_steps(dit, recipe, target, assumptions, cache.largest, cache.context_length)

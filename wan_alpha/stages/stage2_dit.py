@@ -44,6 +44,7 @@ from wan_alpha.stages.plan_dit import plan_dit
 from wan_alpha.stages.planned_models import planned_dit
 from wan_alpha.stages.plans import Assumptions
 from wan_alpha.stages.sampled_previews import SampledPreviews
+from wan_alpha.stages.shard_limits import BOTH_IN_SHARDS, WORD_IN_SHARDS
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
 from wan_alpha.training.loop import run_training
 from wan_alpha.training.model_options import check_model_options
@@ -142,12 +143,9 @@ class WanAlphaTrainingModule(DiffusionTrainingModule):
     def shard_units(self):
         """What is gathered as one where the weights are in shards over the processes: each block of the DiT."""
         if self.captions is not None:
-            raise ConfigError("textual_inversion: the text encoder is not sharded; train without FSDP2 (DDP, one GPU)")
+            raise ConfigError(WORD_IN_SHARDS)
         if self.expert == BOTH:
-            raise ConfigError(
-                "model.expert = both: processes that need different experts would wait for each other's shards; "
-                "with FSDP2 train one expert a run"
-            )
+            raise ConfigError(BOTH_IN_SHARDS)
         return list(self.pipe.dit.blocks)
 
     def forward(self, batch: dict, draw: Draw | None = None) -> dict[str, Tensor]:
@@ -242,8 +240,8 @@ def train_dit(recipe):
         CheckpointError: weights are not what they claim.
         ConfigError: a model of two experts without the choice of what is trained, or what the loop refuses.
     """
-    check_start(recipe.training, recipe.validation_cache is not None, figures=VALIDATION_FIGURES)
     check_low_memory(recipe)
+    check_start(recipe.training, recipe.validation_cache is not None, figures=VALIDATION_FIGURES)
     check_model_options(recipe, None if recipe.model.dit is None else [str(recipe.model.dit)])
     if recipe.dry_run:
         cache, _ = open_data(recipe)
