@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from test_dry_run import given  # noqa: F401 (a fixture)
+from tiny_wan_files import write_dit
 
 from wan_alpha.cli.main import main
 from wan_alpha.cli.plan import make_result, read_planned_recipe
@@ -225,6 +226,8 @@ def test_a_line_that_is_no_steps_times_is_named(tmp_path, line):
         ({"config": "tiny_stage2", "overrides": {"model.wan": "mine"}}, "give --model, one of"),
         ({"config": "stage2_dora_14b_80gb", "bucket": "81x480x848", "overrides": {"model.wan": "Wan2.2-TI2V-5B"}},
          "multiples of 32"),
+        ({"config": "cache_ti2v_5b", "bucket": "17x272x272"}, "17x272x272: height = 272: with the Wan2.2 VAE"),
+        ({"config": "cache_ti2v_5b", "overrides": {"data.height": 272}}, "data.height = 272: with the Wan2.2 VAE"),
         ({"config": "tiny_stage2", "overrides": {"model.expert": "both"}}, "there is one DiT"),
         ({"config": "stage2_dora_a14b_low_80gb", "overrides": {"model.expert": "none"}}, "two experts"),
     ],
@@ -296,7 +299,34 @@ def test_a_cache_that_does_not_say_its_clips_sizes_is_planned(given, tmp_path): 
     assert memory_check.dit_estimate(recipe, replace(cache, index=index)) == math.inf
 
 
-def read_given(given, command, folder):  # noqa: F811
+def test_another_models_cache_is_refused_before_anything_is_loaded(
+    given,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    """At sizes that need a plan, too: the plan's step would fail on it."""
+    write_dit(tmp_path / "wan22", in_dim=48, out_dim=48)
+    write_dit(tmp_path / "wide", text_dim=32)
+    monkeypatch.setattr(memory_check, "target_of_run", lambda device: Target("cuda", "a small card", 300_000))
+    monkeypatch.setattr("wan_alpha.stages.stage2_dit.load_trained_dits", None)  # would be called to load
+    for name, message in {"wan22": "its latents have 16 channels, the DiT takes 48",
+                          "wide": "its contexts have 16 channels, the DiT takes 32"}.items():  # fmt: skip
+        recipe = read_given(given, "train-dit", tmp_path, **{"model.wan": str(tmp_path / name)})
+        for changes in ({}, {"dry_run": True}):
+            with pytest.raises(DataError, match=f"{message}; is it another model's cache"):
+                train_dit(recipe.model_copy(update=changes))
+        with pytest.raises(DataError, match=message):
+            plan_dit(recipe, Target("cuda", "a card", None), Assumptions(True, Bucket(5, 32, 32)))
+
+
+def test_a_size_off_the_models_grid_is_refused_beside_a_cache(given, tmp_path):  # noqa: F811
+    recipe = read_given(given, "train-dit", tmp_path)
+    with pytest.raises(ConfigError, match="5x24x32: height = 24: with the Wan2.1 VAE sizes are multiples of 16"):
+        plan_dit(recipe, Target("cpu", "a CPU", None), Assumptions(True, Bucket(5, 24, 32)))
+
+
+def read_given(given, command, folder, **changes):  # noqa: F811
     (folder / "empty.toml").write_text("")
     options = {**given[command], "output_dir": folder / "out", "model.wan": str(given[command]["model.wan"])}
+    options |= changes
     return read_planned_recipe(folder / "empty.toml", command, options)[1]

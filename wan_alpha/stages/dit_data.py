@@ -6,6 +6,7 @@ from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.digests import Digests
 from wan_alpha.data.latent_cache import LatentCache
 from wan_alpha.errors import DataError
+from wan_alpha.stages.cache_fit import check_fits_dit, dit_widths
 from wan_alpha.stages.placeholders import check_placeholder
 from wan_alpha.stages.sampled_previews import check_previews
 
@@ -18,6 +19,7 @@ def open_data(recipe):
         DataError, ConfigError, CheckpointError: see :func:`train_dit`.
     """
     cache, validation = open_fresh_cache(recipe.cache), None
+    check_fits_dit(cache, *dit_widths(recipe.model))
     if recipe.validation_cache is not None:
         validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
         check_same_encoders(cache, validation.cache)
@@ -67,18 +69,3 @@ def check_same_encoders(cache: LatentCache, validation: LatentCache) -> None:
     for name, what in (("vae_fingerprint", "RGBA VAE"), ("text_fingerprint", "text encoder")):
         if getattr(cache.index, name) != getattr(validation.index, name):
             raise DataError(f"{validation.folder}: made by another {what} than {cache.folder}; build both caches anew")
-
-
-def check_fits_dit(cache: LatentCache, dit) -> None:
-    """Raises:
-    DataError: the cached latents or contexts do not have the sizes that the DiT takes.
-    """
-    item = cache.read(0)
-    for what, found, expected in (
-        ("latents have", item.latents.shape[0], dit.in_dim),
-        ("contexts have", item.context.shape[1], dit.text_embedding[0].in_features),
-    ):
-        if found != expected:
-            raise DataError(
-                f"{cache.folder}: its {what} {found} channels, the DiT takes {expected}; is it another model's cache?"
-            )

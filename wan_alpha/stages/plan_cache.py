@@ -5,7 +5,7 @@ from torch import nn
 
 from wan_alpha.models.base_vae import check_token_grid, kind_of_vae
 from wan_alpha.models.tiling import Tiling
-from wan_alpha.stages.planned_clips import clip_table, largest_bucket, latent_shape, planned_clips
+from wan_alpha.stages.planned_clips import check_tokens, clip_table, largest_bucket, latent_shape, planned_clips
 from wan_alpha.stages.planned_models import planned_text_encoder, planned_vae
 from wan_alpha.stages.plans import Plan
 from wan_alpha.training.foresight import show_bytes
@@ -26,6 +26,8 @@ def plan_cache(recipe, target, assumptions):
     table = "data.buckets" if recipe.data.buckets.are_used else "data"
     for bucket in recipe.data.shapes:
         check_token_grid(kind, {f"{table}.height": bucket.height, f"{table}.width": bucket.width})
+    if assumptions.bucket is not None:
+        check_tokens(kind, assumptions.bucket)
     text = planned_text_encoder(recipe.model.wan, assumptions).to(dtype)
     width = text.token_embedding.weight.shape[1]
     tiling = Tiling(stride=vae.spatial_stride) if recipe.tiled else None

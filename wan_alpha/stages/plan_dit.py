@@ -23,7 +23,7 @@ def plan_dit(recipe, target, assumptions):
     if target.shards > 1:
         check_shards(recipe)
     dit, _ = planned_dit(recipe.model, assumptions)
-    cache = PlannedCache(recipe, dit.in_dim, assumptions)
+    cache = PlannedCache(recipe, dit.in_dim, dit.text_embedding[0].in_features, assumptions)
     memory = memory_of_steps(dit, recipe, target, assumptions, cache.largest, cache.context_length)
     exported = 0 if recipe.adapter.kind == "full" else memory.num_trained
     steps, num_steps = step_rows(cache.num_samples, settings, target)

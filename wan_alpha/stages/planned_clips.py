@@ -9,6 +9,7 @@ from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.latent_cache import LatentCache, item_path
 from wan_alpha.errors import ConfigError, DataError
 from wan_alpha.models.base_vae import vae_kind_of_latents
+from wan_alpha.stages.cache_fit import check_fits_dit
 from wan_alpha.stages.clips import plan_recipe_clips
 from wan_alpha.stages.planned_models import known_model_of
 from wan_alpha.training.config import list_presets, load_recipe
@@ -58,18 +59,18 @@ class PlannedCache:
     """A latent cache that is there, or what stands for one.
 
     Args:
-        recipe: a TrainDiTRecipe; channels: of the latents that its DiT takes.
+        recipe: a TrainDiTRecipe; channels: of the latents that its DiT takes; text_dim: of the contexts.
 
     Attributes:
         shapes: Counter of latents' shapes (C, t, h, w), its counts zero where there is no cache.
         num_samples: of an epoch, None if not known; context_length: tokens; data: rows of text; summary: of the run's.
 
     Raises:
-        DataError: no whole cache there, and nothing may be assumed.
+        DataError: no whole cache there, and nothing may be assumed; or another model's.
         ConfigError: the size to assume is off the grid of the DiT's tokens.
     """
 
-    def __init__(self, recipe, channels, assumptions):
+    def __init__(self, recipe, channels, text_dim, assumptions):
         self.summary = ""
         try:
             cache = LatentCache.open(recipe.cache)
@@ -79,10 +80,11 @@ class PlannedCache:
                 raise
             kind = vae_kind_of_latents(channels)
             bucket = _size_of_missing_cache(recipe, assumptions)
-            _check_tokens(kind, bucket)
+            check_tokens(kind, bucket)
             self.shapes, self.context_length = Counter({latent_shape(kind, bucket): 0}), DEFAULT_CONTEXT_LENGTH
             self.num_samples, self.data = assumptions.num_samples, {"clips": f"{bucket}, as assumed"}
             return
+        check_fits_dit(cache, channels, text_dim)
         self.shapes = Counter(item_shape(cache.folder, key) for key in cache.keys)
         dataset = LatentCacheDataset(cache, recipe.seed, recipe.repeat)
         self.num_samples, self.context_length = len(dataset.epoch_samples(0)), cache.index.context_length
@@ -91,7 +93,9 @@ class PlannedCache:
                      for shape, count in sorted(self.shapes.items())}  # fmt: skip
         self.data["samples of an epoch"] = str(self.num_samples)
         if assumptions.bucket is not None:
-            self.shapes = Counter({latent_shape(vae_kind_of_latents(channels), assumptions.bucket): 0})
+            kind = vae_kind_of_latents(channels)
+            check_tokens(kind, assumptions.bucket)
+            self.shapes = Counter({latent_shape(kind, assumptions.bucket): 0})
             self.data["planned for"] = f"clips of {assumptions.bucket}"
 
     @property
@@ -129,7 +133,10 @@ def _cache_preset(name):
         return None
 
 
-def _check_tokens(kind, bucket):
+def check_tokens(kind, bucket):
+    """Raises:
+    ConfigError: clips of a bucket whose latents the DiT cannot cut into its patches; kind: a VAEKind.
+    """
     from wan_alpha.models.base_vae import check_token_grid
 
     check_token_grid(kind, {f"{bucket}: height": bucket.height, f"{bucket}: width": bucket.width})

@@ -14,7 +14,7 @@ from wan_alpha.inference.sampler import sample_latents
 from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.devices import announce, choose_compute, is_first_process
 from wan_alpha.models.wan import predict_velocity
-from wan_alpha.stages.dit_data import check_fits_dit, open_data, previewed_cache
+from wan_alpha.stages.dit_data import open_data, previewed_cache
 from wan_alpha.stages.dit_exports import (
     base_weights,
     describe_weights,
@@ -41,8 +41,6 @@ from wan_alpha.stages.low_memory import check_low_memory, save_memory
 from wan_alpha.stages.memory_check import check_memory, dit_estimate
 from wan_alpha.stages.placeholders import CaptionEncoder
 from wan_alpha.stages.plan_dit import plan_dit
-from wan_alpha.stages.planned_models import planned_dit
-from wan_alpha.stages.plans import Assumptions
 from wan_alpha.stages.sampled_previews import SampledPreviews
 from wan_alpha.stages.shard_limits import BOTH_IN_SHARDS, WORD_IN_SHARDS
 from wan_alpha.stages.timesteps import NUM_TIMESTEPS, expert_ids, shift_for
@@ -244,8 +242,7 @@ def train_dit(recipe):
     check_start(recipe.training, recipe.validation_cache is not None, figures=VALIDATION_FIGURES)
     check_model_options(recipe, None if recipe.model.dit is None else [str(recipe.model.dit)])
     if recipe.dry_run:
-        cache, _ = open_data(recipe)
-        check_fits_dit(cache, planned_dit(recipe.model, Assumptions())[0])
+        open_data(recipe)
         return foresee_dit(recipe)
     with recording("train-dit", recipe.output_dir, is_first_process()):
         return _train(recipe)
@@ -258,7 +255,6 @@ def _train(recipe):
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
     with measured("load"), StageBars("tensors", enabled=is_first_process()) as bars:
         pipe = load_trained_dits(recipe.model, compute.dtype, callback=bars)
-    check_fits_dit(cache, pipe.dit)
     captions = None
     if recipe.textual_inversion.placeholder is not None:
         with StageBars("tensors", enabled=is_first_process()) as bars:
