@@ -112,7 +112,7 @@ def test_formats_are_chosen_and_described(make_recipe, reference_dir):
     assert wide.dtype == np.uint16 and (wide % 257).any()  # more than eight bits
 
 
-def test_a_placeholder_changes_the_clip_and_is_recorded(make_recipe, tmp_path):
+def test_a_placeholder_changes_the_clip_and_is_recorded(make_recipe, tmp_path, monkeypatch):
     path = tmp_path / "thing.safetensors"
     save_file({"<thing>": 3 * torch.randn(2, 24, generator=torch.Generator().manual_seed(0))}, path)
     options = {"prompt": "a red <thing>", "formats": "png", "guidance": 1.0}
@@ -121,6 +121,15 @@ def test_a_placeholder_changes_the_clip_and_is_recorded(make_recipe, tmp_path):
     assert (stored_frames(plain.folder) != stored_frames(learned.folder)).any()
     settings = json.loads((learned.folder / "settings.json").read_text())
     assert settings["models"]["embeddings"]["sha256"] == file_sha256(path)
+    again = tmp_path / "again.safetensors"
+    save_file({"<thing>": torch.ones(1, 24)}, again)
+    with monkeypatch.context() as patched:
+        patched.setattr("wan_alpha.models.wan.load_wan", None)  # would be called to load
+        with pytest.raises(ConfigError, match="again.safetensors: <thing> is learned in .*thing.safetensors too"):
+            generate(make_recipe(**options, **{"model.embeddings": f"{path},{again}"}), progress=False)
+        save_file({"red": torch.ones(1, 24)}, again)
+        with pytest.raises(ConfigError, match="again.safetensors: .*the tokenizer knows 'red' already"):
+            generate(make_recipe(**options, **{"model.embeddings": f"{again}"}), progress=False)
     with pytest.raises(ConfigError, match="thing.safetensors: no prompt names what it holds; write <thing>"):
         generate(make_recipe(**options | {"prompt": "a red ball"}, **{"model.embeddings": str(path)}), progress=False)
 

@@ -118,7 +118,7 @@ def test_what_is_refused(pipe, initializers, message):
 
 def test_the_same_placeholder_twice_is_refused(pipe):
     start_placeholders(pipe, {"<thing>": "ball"})
-    with pytest.raises(ConfigError, match="'<thing>' already"):
+    with pytest.raises(ConfigError, match="'<thing>' is learned already"):
         start_placeholders(pipe, {"<thing>": "red"})
 
 

@@ -8,14 +8,17 @@ from quantised import NAMES, PLAIN, use_plain_as
 from stop_every_step import everything, train_stopping
 from tiny_wan_files import write_dataset
 
+from wan_alpha.data.buckets import Bucket
 from wan_alpha.errors import ConfigError
 from wan_alpha.models import block_offload
 from wan_alpha.models.quantize import frozen_linears
 from wan_alpha.models.textual_inversion import add_placeholders
-from wan_alpha.models.wan import encode_prompts, load_wan
-from wan_alpha.stages import stage2_dit
+from wan_alpha.models.wan import encode_prompts, load_tokenizer, load_wan
+from wan_alpha.stages import placeholders, stage2_dit
 from wan_alpha.stages.cache_latents import build_cache
 from wan_alpha.stages.placeholders import CaptionEncoder
+from wan_alpha.stages.plan_dit import plan_dit
+from wan_alpha.stages.plans import Assumptions, Target
 from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
 from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import TrainDiTRecipe
@@ -109,6 +112,8 @@ def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monk
     [
         ({"textual_inversion.placeholder": "<other>"}, "none of the cache's 3 captions names it"),
         ({"textual_inversion.placeholder": "a"}, "the tokenizer knows 'a' already"),
+        ({"textual_inversion.num_vectors": 60}, "60 vectors do not fit into a caption .* at most 47"),
+        ({"textual_inversion.num_vectors": 45}, "is cut before the placeholder's last"),
         ({"textual_inversion.initializer": "absent"}, "textual_inversion.initializer: missing"),
         ({"textual_inversion.placeholder": "absent"}, "initializer has no effect without placeholder"),
         (
@@ -124,8 +129,29 @@ def test_stopped_in_each_step_it_is_the_straight_run(make_recipe, tmp_path, monk
 )
 def test_what_is_refused_before_anything_is_loaded(make_recipe, monkeypatch, changes, message):
     monkeypatch.setattr(stage2_dit, "load_trained_dits", None)
+    for is_dry in (False, True):
+        with pytest.raises(ConfigError, match=message):
+            train_dit(make_recipe(**changes, dry_run=is_dry))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"textual_inversion.placeholder": "a"}, "the tokenizer knows 'a' already"),
+        ({"textual_inversion.placeholder": "<other>"}, "none of the cache's 3 captions names it"),
+        ({"textual_inversion.placeholder": "<two words>", "cache": "none"}, "a word without spaces is needed"),
+    ],
+)
+def test_a_plan_refuses_what_the_run_would_as_far_as_it_can_see(make_recipe, monkeypatch, changes, message):
+    calls = []
+    monkeypatch.setattr(placeholders, "load_tokenizer", lambda folder: calls.append(folder) or load_tokenizer(folder))
+    target, assumptions = Target("cuda", "a card", None), Assumptions(True, Bucket(5, 32, 32))
     with pytest.raises(ConfigError, match=message):
-        train_dit(make_recipe(**changes))
+        plan_dit(make_recipe(**changes), target, assumptions)
+    assert len(calls) == ("<other>" not in changes.values())
+    # The plans of an advice ask no more.
+    plan_dit(make_recipe(), target, Assumptions(True, Bucket(5, 32, 32), steps=assumptions.steps))
+    assert len(calls) < 2
 
 
 def test_the_encoders_weights_may_wait_in_host_memory(make_recipe, monkeypatch):

@@ -163,8 +163,8 @@ def check_placeholders_are_used(prompts, learned):
 
 def _encode(recipe, prompts, device, dtype, progress):
     from wan_alpha.models.block_offload import place
-    from wan_alpha.models.textual_inversion import add_placeholders, check_placeholder_width
-    from wan_alpha.models.wan import encode_prompts, load_wan
+    from wan_alpha.models.textual_inversion import add_placeholders, check_learned_words, check_placeholder_width
+    from wan_alpha.models.wan import encode_prompts, load_tokenizer, load_wan
     from wan_alpha.weights.model_facts import text_encoder_width
     from wan_alpha.weights.textual_inversion import read_placeholders
 
@@ -173,6 +173,9 @@ def _encode(recipe, prompts, device, dtype, progress):
     width = text_encoder_width(recipe.model.wan)
     for path, placeholders in learned:
         check_placeholder_width(placeholders, width, path)
+    tokenizer = find_wan_files(recipe.model.wan).tokenizer
+    if learned and tokenizer:
+        check_learned_words(load_tokenizer(tokenizer), learned)
     parts = ("text_encoder", "tokenizer")
     loaded_to = "cpu" if recipe.offload_blocks else device
     with measured("load: text encoder", device=device), StageBars("tensors", progress) as bars:

@@ -85,13 +85,23 @@ class PlaceholderTokenizer:
         """Learn a placeholder; returns the numbers of its tokens.
 
         Raises:
-            ConfigError: no word, or one that the tokenizer knows.
+            ConfigError: no word, one that the tokenizer or an earlier placeholder has, or more vectors than a caption
+                has room for.
         """
         if not word or word != word.strip() or re.search(r"\s", word):
             raise ConfigError(f"placeholder {word!r}: a word without spaces is needed, for example <my-cat>")
+        if num_vectors >= self.base.seq_len:
+            raise ConfigError(
+                f"placeholder {word!r}: {num_vectors} vectors do not fit into a caption of this text encoder, "
+                f"{self.base.seq_len} tokens with its end: at most {self.base.seq_len - 1}; fewer leave room for words"
+            )
         vocabulary = self.base.tokenizer.get_vocab()
         names = [word, *(f"{word}_{number}" for number in range(1, num_vectors))]
+        taken = {name: other for other, own in self.tokens.items() for name in own}
         for name in names:
+            if name in taken:
+                other = "is learned already" if taken[name] == word else f"needs {name!r}, a part of {taken[name]!r}"
+                raise ConfigError(f"placeholder {word!r} {other}: one vocabulary holds a word once")
             if name in vocabulary or f"\u2581{name}" in vocabulary:
                 raise ConfigError(
                     f"placeholder {word!r}: the tokenizer knows {name!r} already, so its captions would change; "
@@ -180,11 +190,38 @@ def check_words(tokenizer, word, known, num_vectors=1):
     Args:
         tokenizer: as loaded, without placeholders; it is spent. word: placeholder; known: its initializer.
 
+    Returns:
+        a PlaceholderTokenizer that knows the word.
+
     Raises:
         ConfigError: as there.
     """
     _known_ids(tokenizer, word, known)
-    PlaceholderTokenizer(tokenizer).add(word, num_vectors)
+    taught = PlaceholderTokenizer(tokenizer)
+    taught.add(word, num_vectors)
+    return taught
+
+
+def check_learned_words(tokenizer, learned):
+    """What :func:`add_placeholders` would refuse of words, told by the tokenizer alone, before any weight is loaded.
+
+    Args:
+        tokenizer: as loaded, without placeholders; it is spent. learned: pairs of path and Placeholders.
+
+    Raises:
+        ConfigError: a word that the tokenizer knows, or that two files hold.
+    """
+    taught, origin = PlaceholderTokenizer(tokenizer), {}
+    for path, placeholders in learned:
+        for word, vectors in placeholders.vectors.items():
+            if word in origin:
+                raise ConfigError(f"{path}: {word} is learned in {origin[word]} too; a prompt's word has one meaning: "
+                                  "give one of the two files")  # fmt: skip
+            origin[word] = path
+            try:
+                taught.add(word, len(vectors))
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from error
 
 
 def learned_placeholders(pipe) -> dict:

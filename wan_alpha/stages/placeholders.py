@@ -64,14 +64,37 @@ def check_placeholder(source, settings, prompts) -> None:
         source: Wan model; settings: TextualInversionSettings with a placeholder; prompts: captions of the cache.
 
     Raises:
-        ConfigError: the tokenizer knows the placeholder, or not the initializer; no caption names the placeholder.
+        ConfigError: as :func:`check_word`.
         CheckpointError: no tokenizer there.
     """
-    check_captions_name(settings.placeholder, prompts)
     folder = find_wan_files(source).tokenizer
     if not folder:
         raise CheckpointError(f"{source}: holds no tokenizer (google/umt5-xxl), to learn a word with")
-    check_words(load_tokenizer(folder), settings.placeholder, settings.initializer, settings.num_vectors)
+    check_word(settings, prompts, folder)
+
+
+def check_word(settings, prompts=None, tokenizer_folder=None) -> None:
+    """As :func:`check_placeholder`, as far as captions and tokenizer are there.
+
+    Raises:
+        ConfigError: no word; one that the tokenizer knows, an initializer that it does not know, more vectors than a
+            caption has room for; no caption names the placeholder, or one is cut before its end.
+    """
+    if prompts is not None:
+        check_captions_name(settings.placeholder, prompts)
+    if tokenizer_folder is None:
+        return
+    tokenizer = load_tokenizer(tokenizer_folder)
+    taught = check_words(tokenizer, settings.placeholder, settings.initializer, settings.num_vectors)
+    named = [prompt for prompt in dict.fromkeys(prompts or ()) if settings.placeholder in prompt]
+    last = tokenizer.tokenizer.convert_tokens_to_ids(taught.tokens[settings.placeholder][-1])
+    for caption in named:
+        if not (taught(caption, add_special_tokens=True) == last).any():
+            raise ConfigError(
+                f"textual_inversion.placeholder = {settings.placeholder!r}: the text encoder takes {tokenizer.seq_len} "
+                f"tokens of a caption, and {caption!r} is cut before the placeholder's last; write the word earlier, "
+                "or give fewer textual_inversion.num_vectors"
+            )
 
 
 def check_captions_name(placeholder, prompts) -> None:

@@ -9,9 +9,9 @@ from torch import nn
 from wan_alpha.models.adapters import KINDS
 from wan_alpha.stages.experts import BOTH
 from wan_alpha.stages.low_memory import BYTES_OF_A_WEIGHT
-from wan_alpha.stages.placeholders import checkpoint_blocks
+from wan_alpha.stages.placeholders import check_word, checkpoint_blocks
 from wan_alpha.stages.planned_clips import PlannedCache, bucket_of_latents
-from wan_alpha.stages.planned_models import planned_dit, planned_text_encoder
+from wan_alpha.stages.planned_models import planned_dit, planned_text_encoder, planned_tokenizer
 from wan_alpha.stages.plans import Plan, checkpoint_rows, step_rows, with_host_copy
 from wan_alpha.stages.shard_limits import check_shards
 from wan_alpha.training.step_memory import Layout, step_memory
@@ -24,6 +24,9 @@ def plan_dit(recipe, target, assumptions):
         check_shards(recipe)
     dit, _ = planned_dit(recipe.model, assumptions)
     cache = PlannedCache(recipe, dit.in_dim, dit.text_embedding[0].in_features, assumptions)
+    if recipe.textual_inversion.placeholder is not None and assumptions.is_first("placeholder"):
+        tokenizer = planned_tokenizer(recipe.model.wan, assumptions)
+        check_word(recipe.textual_inversion, cache.prompts, tokenizer)
     memory = memory_of_steps(dit, recipe, target, assumptions, cache.largest, cache.context_length)
     exported = 0 if recipe.adapter.kind == "full" else memory.num_trained
     steps, num_steps = step_rows(cache.num_samples, settings, target)

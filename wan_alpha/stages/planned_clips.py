@@ -63,6 +63,7 @@ class PlannedCache:
 
     Attributes:
         shapes: Counter of latents' shapes (C, t, h, w), its counts zero where there is no cache.
+        prompts: its captions, None where there is no cache.
         num_samples: of an epoch, None if not known; context_length: tokens; data: rows of text; summary: of the run's.
 
     Raises:
@@ -71,7 +72,7 @@ class PlannedCache:
     """
 
     def __init__(self, recipe, channels, text_dim, assumptions):
-        self.summary = ""
+        self.summary, self.prompts = "", None
         try:
             cache = LatentCache.open(recipe.cache)
             cache.verify()
@@ -85,6 +86,7 @@ class PlannedCache:
             self.num_samples, self.data = assumptions.num_samples, {"clips": f"{bucket}, as assumed"}
             return
         check_fits_dit(cache, channels, text_dim)
+        self.prompts = cache.prompts()
         self.shapes = Counter(item_shape(cache.folder, key) for key in cache.keys)
         dataset = LatentCacheDataset(cache, recipe.seed, recipe.repeat)
         self.num_samples, self.context_length = len(dataset.epoch_samples(0)), cache.index.context_length

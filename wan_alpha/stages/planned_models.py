@@ -90,6 +90,25 @@ def planned_text_encoder(source, assumptions):
     return shape_text_encoder(files.text_encoder)
 
 
+def planned_tokenizer(source, assumptions):
+    """The folder of a Wan model's tokenizer; None where there is none and that may be.
+
+    Raises:
+        CheckpointError: none there, and nothing may be assumed.
+    """
+    try:
+        folder = find_wan_files(source).tokenizer
+    except CheckpointError:
+        if not assumptions.are_allowed:
+            raise
+        folder = None
+    if not folder and not assumptions.are_allowed:
+        raise CheckpointError(f"{source}: holds no tokenizer (google/umt5-xxl), to learn a word with")
+    if not folder:
+        assumptions.say(f"{source}: no tokenizer there: that the placeholder is new to it, and the initializer known")
+    return folder or None
+
+
 def planned_vae(model, assumptions):
     """The RGBA VAE of a recipe's model table on the meta device, what trains of it chosen.
 

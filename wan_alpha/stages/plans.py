@@ -79,6 +79,12 @@ class Assumptions:
         """Names of what was given and nothing asked for so far."""
         return [name for name, value in self._given.items() if value is not None and name not in self._asked]
 
+    def is_first(self, question):
+        """Whether none of the plans that share their steps has asked this yet; from now on one has."""
+        is_new = question not in self.steps
+        self.steps.setdefault(question, {})
+        return is_new
+
     def say(self, sentence):
         if sentence not in self.said:
             self.said.append(sentence)
