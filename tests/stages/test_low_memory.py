@@ -99,7 +99,7 @@ def test_a_quantised_run_resumes_and_its_adapter_is_for_the_exact_base(make_reci
 def test_shards_are_refused_before_anything_is_loaded(make_recipe, monkeypatch, options, message):
     for variable, text in {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
         monkeypatch.setenv(variable, text)
-    monkeypatch.setattr(stage2_dit, "open_fresh_cache", None)
+    monkeypatch.setattr(stage2_dit, "open_data", None)
     recipe = make_recipe("run", **options)
     for is_dry in (False, True):
         with pytest.raises(ConfigError, match=message):
