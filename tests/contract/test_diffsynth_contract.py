@@ -24,6 +24,7 @@ X = object()  # stands for any argument
 CALLS = {
     "core.ModelConfig": [((), ("model_id", "origin_file_pattern"))],
     "core.ModelConfig.download_if_necessary": [((X,), ())],
+    "core.ModelConfig.reset_local_model_path": [((X,), ())],
     "core.gradient_checkpoint_forward": [((X, X, X, X), ("context", "t_mod", "freqs"))],
     "core.offload_training.memory_buffer.PinnedArenaPool": [],
     "core.offload_training.memory_buffer.PinnedArenaPool.from_model": [((X,), ())],

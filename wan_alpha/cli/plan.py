@@ -145,7 +145,7 @@ def _step_time(recipe, planned, made):
 
 
 def _print(recipe, result):
-    from wan_alpha.stages.plans import print_plan
+    from wan_alpha.stages.plans import print_assumed, print_plan
     from wan_alpha.training.foresight import print_tables
 
     made, told = result.plan, {}
@@ -161,8 +161,7 @@ def _print(recipe, result):
         if result.seconds_per_step is not None and made.tokens is not None:
             told["tokens a second"] = f"{made.tokens / result.seconds_per_step:.0f}"
         print_tables({"time": told})
-    if made.assumed:
-        print("\n".join(["assumed:", *(f"  {sentence}" for sentence in made.assumed), ""]))
+    print_assumed(made)
     print(made.verdict())
     if made.target.memory is not None:
         print(

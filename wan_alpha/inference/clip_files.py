@@ -12,7 +12,7 @@ from wan_alpha.media.formats import find_format
 from wan_alpha.media.outputs import ClipOutputs, WrittenOutput
 from wan_alpha.metrics.coverage import Coverage, coverage
 from wan_alpha.training.progress import StepProgress
-from wan_alpha.weights.wan_layout import find_wan_files, vae_file
+from wan_alpha.weights.wan_layout import DITS, find_wan_files, vae_file
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def hash_models(model, digests: Digests):
     Raises:
         CheckpointError: a file is missing.
     """
-    files = find_wan_files(model.wan)
+    files = find_wan_files(model.wan, parts=(*DITS, "text_encoder"))
     parts = {"text_encoder": files.text_encoder, "dit_low_noise": files.dit_low_noise, "dit": files.dit}
     names = (
         "base_vae",

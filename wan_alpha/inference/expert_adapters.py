@@ -7,7 +7,7 @@ from wan_alpha.weights.adapter_keys import EXPERTS
 from wan_alpha.weights.adapters import adapter_file, read_adapter
 from wan_alpha.weights.io import read_metadata, rounded_sha256
 from wan_alpha.weights.part_reader import find_part_in
-from wan_alpha.weights.wan_layout import find_wan_files
+from wan_alpha.weights.wan_layout import DITS, find_wan_files
 
 HIGH, LOW = EXPERTS
 
@@ -39,7 +39,7 @@ def check_adapters(model):
     Raises:
         ConfigError, CheckpointError: as :func:`merge_adapters`.
     """
-    files = find_wan_files(model.wan)
+    files = find_wan_files(model.wan, parts=DITS)
     if not files.dit:
         return  # for the loader to say
     for path, _, expert in assigned_adapters(model, bool(files.dit_low_noise)):

@@ -34,7 +34,7 @@ from wan_alpha.training.peak_memory import Peak
 from wan_alpha.training.performance import measured, note_stage, recording, span_of_memory
 from wan_alpha.training.progress import StageBars, StepProgress
 from wan_alpha.weights.io import read_metadata
-from wan_alpha.weights.wan_layout import find_wan_files
+from wan_alpha.weights.wan_layout import DITS, find_wan_files
 
 NAMED_CHARACTERS = 40  # of a prompt, in its clip's folder name
 
@@ -210,7 +210,7 @@ def _sample(recipe, contexts, negative, shape, ellipse, device, dtype, progress)
             )
     digests = Digests(recipe.output_dir)
     with StageBars("tensors", progress) as bars:
-        notes = list(notes_on_bases(pipe, model, find_wan_files(model.wan), digests, bars))
+        notes = list(notes_on_bases(pipe, model, find_wan_files(model.wan, parts=DITS), digests, bars))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     digests.save()

@@ -12,7 +12,7 @@ from wan_alpha.models.image_encoder import build_image_encoder
 from wan_alpha.weights.headers import read_header
 from wan_alpha.weights.part_reader import find_part_in
 from wan_alpha.weights.registry import known_models
-from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, infer_text_encoder_sizes
+from wan_alpha.weights.wan_layout import DITS, find_wan_files, infer_dit_sizes, infer_text_encoder_sizes
 
 COMPONENTS = ("dit", "text_encoder", "tokenizer")
 ALL_COMPONENTS = (*COMPONENTS, "vae", "image_encoder")
@@ -42,7 +42,7 @@ def load_wan(
         raise ConfigError(f"components {sorted(unknown)} are unknown: choose of {', '.join(ALL_COMPONENTS)}")
     from diffsynth.pipelines.wan_video import WanVideoPipeline
 
-    files = find_wan_files(source, tokenizer_path)
+    files = find_wan_files(source, tokenizer_path, parts=(*components, *(DITS if "dit" in components else ())))
     wanted = {}  # attribute of the pipeline -> (function, files)
     if "dit" in components:
         wanted["dit"] = (load_dit, _required(files.dit, "DiT", source))

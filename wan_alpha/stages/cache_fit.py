@@ -4,7 +4,7 @@ from safetensors import safe_open
 
 from wan_alpha.data.latent_cache import item_path
 from wan_alpha.errors import DataError
-from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, weight_shapes
+from wan_alpha.weights.wan_layout import DITS, find_wan_files, infer_dit_sizes, weight_shapes
 
 
 def check_fits_dit(cache, in_dim, text_dim):
@@ -32,6 +32,6 @@ def dit_widths(model):
     Raises:
         CheckpointError: no Wan DiT there.
     """
-    files = find_wan_files(model.wan if model.dit is None else [str(model.dit)])
+    files = find_wan_files(model.wan if model.dit is None else [str(model.dit)], parts=DITS)
     sizes = infer_dit_sizes(weight_shapes(files.dit), files.dit)
     return sizes["in_dim"], sizes["text_dim"]

@@ -318,7 +318,7 @@ def _device_and_dtype(recipe):
 
 def _text_fingerprint(model, digests):
     """Hash of the files of text encoder and tokenizer: known without loading eleven gigabytes."""
-    files = find_wan_files(model.wan)
+    files = find_wan_files(model.wan, parts=("text_encoder", "tokenizer"))
     if not files.text_encoder or files.tokenizer is None:
         raise CheckpointError(
             f"{model.wan}: expected a text encoder and a tokenizer (google/umt5-xxl) there, to encode captions"

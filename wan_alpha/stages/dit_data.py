@@ -6,7 +6,6 @@ from wan_alpha.data.cached_samples import LatentCacheDataset
 from wan_alpha.data.digests import Digests
 from wan_alpha.data.latent_cache import LatentCache
 from wan_alpha.errors import DataError
-from wan_alpha.stages.cache_fit import check_fits_dit, dit_widths
 from wan_alpha.stages.placeholders import check_placeholder
 from wan_alpha.stages.sampled_previews import check_previews
 
@@ -19,11 +18,10 @@ def open_data(recipe):
         DataError, ConfigError, CheckpointError: see :func:`train_dit`.
     """
     cache, validation = open_fresh_cache(recipe.cache), None
-    check_fits_dit(cache, *dit_widths(recipe.model))
     if recipe.validation_cache is not None:
         validation = LatentCacheDataset(open_fresh_cache(recipe.validation_cache))
         check_same_encoders(cache, validation.cache)
-    if recipe.textual_inversion.placeholder is not None:
+    if recipe.textual_inversion.placeholder is not None and not recipe.dry_run:  # a plan looks at what is here
         check_placeholder(recipe.model.wan, recipe.textual_inversion, cache.prompts())
     if recipe.training.preview_every is not None:
         check_previews(recipe.preview, previewed_cache(cache, validation))

@@ -1,12 +1,13 @@
 """``--dry-run`` of the stages and the cache: the recipe, the data, the steps, what it will take. Nothing is written.
 
-The figures are those of ``wan-alpha plan``; what is missing is an error here, as it would be for the run.
+The figures are those of ``wan-alpha plan``; what is missing is an error here, as it would be for the run, but for the
+files of a known model that the run would download: their sizes are known.
 """
 
 from wan_alpha.stages.plan_cache import plan_cache
 from wan_alpha.stages.plan_dit import plan_dit
 from wan_alpha.stages.plan_vae import plan_vae
-from wan_alpha.stages.plans import Assumptions, print_plan, target_of_run
+from wan_alpha.stages.plans import Assumptions, print_assumed, print_plan, target_of_run
 from wan_alpha.training.foresight import print_recipe, print_tables
 
 
@@ -33,4 +34,5 @@ def _foresee(recipe, make_plan, device):
     plan = make_plan(recipe, target_of_run(device), Assumptions())
     print_recipe(recipe)
     print_plan(plan)
+    print_assumed(plan)
     print_tables({"dry run": {"memory": plan.verdict(), "disk": "nothing was written"}})

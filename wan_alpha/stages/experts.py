@@ -6,7 +6,7 @@ from wan_alpha.errors import ConfigError
 from wan_alpha.models.load import find_boundary, load_wan
 from wan_alpha.models.wan import predict_velocity
 from wan_alpha.weights.adapter_keys import EXPERTS
-from wan_alpha.weights.wan_layout import find_wan_files
+from wan_alpha.weights.wan_layout import DITS, find_wan_files
 
 HIGH, LOW = EXPERTS
 BOTH = "both"
@@ -26,7 +26,7 @@ def load_trained_dits(model, dtype, callback=None):
         CheckpointError: weights that are not what they claim.
     """
     source, expert = (model.wan if model.dit is None else [str(model.dit)]), model.expert
-    files = find_wan_files(source)
+    files = find_wan_files(source, parts=DITS)
     has_two = bool(files.dit_low_noise)
     if has_two and expert is None:
         raise ConfigError(

@@ -7,7 +7,7 @@ from wan_alpha.errors import CheckpointError, ConfigError, DataError
 from wan_alpha.stages.plan_changes import advise
 from wan_alpha.stages.plans import Assumptions, target_of_run
 from wan_alpha.training.foresight import show_gib
-from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, weight_shapes
+from wan_alpha.weights.wan_layout import DITS, find_wan_files, infer_dit_sizes, weight_shapes
 
 # Generous bounds, to spare small runs the seconds that a plan takes: bytes a pixel that the widest VAE's training
 # keeps, and its encoding holds at most; bytes a token and channel of a block.
@@ -62,7 +62,7 @@ def cache_estimate(recipe):
     Raises:
         CheckpointError: no Wan weights there.
     """
-    text = sum(map(_file_size, find_wan_files(recipe.model.wan).text_encoder))
+    text = sum(map(_file_size, find_wan_files(recipe.model.wan, parts=("text_encoder",)).text_encoder))
     pixels = max(math.prod((bucket.frames, *bucket.size)) for bucket in recipe.data.shapes)
     # The text encoder has gone when the clips come, one at a time.
     return max(3 * text, 20 * _file_size(recipe.model.base_vae) + _PER_ENCODED_PIXEL * pixels)
@@ -74,9 +74,10 @@ def dit_estimate(recipe, cache):
     Raises:
         CheckpointError: no Wan DiT there.
     """
-    files = find_wan_files(recipe.model.wan if recipe.model.dit is None else [str(recipe.model.dit)])
+    parts = (*DITS, *([] if recipe.textual_inversion.placeholder is None else ["text_encoder"]))
+    files = find_wan_files(recipe.model.wan if recipe.model.dit is None else [str(recipe.model.dit)], parts=parts)
     sizes = infer_dit_sizes(weight_shapes(files.dit), files.dit)
-    weights = sum(_file_size(path) for path in (*files.dit, *files.dit_low_noise, *_caption_files(recipe, files)))
+    weights = sum(_file_size(path) for part in parts for path in getattr(files, part))
     made = cache.index.preprocessing
     if not (made.get("buckets") or {"num_frames", "height", "width"} <= made.keys()):
         return math.inf  # a cache that does not say its clips' sizes: the plan reads them from the items
@@ -84,10 +85,6 @@ def dit_estimate(recipe, cache):
     cells = max(math.prod((bucket.frames + 3, *bucket.size)) for bucket in map(parse_bucket, texts)) // 1024
     tokens = cells * recipe.training.batch_size
     return _PER_TOKEN * sizes["dim"] * tokens * (sizes["num_layers"] + 2) + 20 * weights
-
-
-def _caption_files(recipe, files):
-    return files.text_encoder if recipe.textual_inversion.placeholder is not None else []
 
 
 def _file_size(path):

@@ -67,7 +67,7 @@ def check_placeholder(source, settings, prompts) -> None:
         ConfigError: as :func:`check_word`.
         CheckpointError: no tokenizer there.
     """
-    folder = find_wan_files(source).tokenizer
+    folder = find_wan_files(source, parts=("tokenizer",)).tokenizer
     if not folder:
         raise CheckpointError(f"{source}: holds no tokenizer (google/umt5-xxl), to learn a word with")
     check_word(settings, prompts, folder)

@@ -7,7 +7,7 @@ import torch
 from wan_alpha.errors import CheckpointError, ConfigError
 from wan_alpha.weights import rgba_vae as naming
 from wan_alpha.weights.registry import known_model, known_models
-from wan_alpha.weights.wan_layout import find_wan_files
+from wan_alpha.weights.wan_layout import DITS, find_wan_files, model_of_id
 
 _TINY_FOLDER = "tiny_wan"  # as `wan-alpha demo` writes it
 
@@ -30,6 +30,19 @@ def known_model_of(source, assumptions):
     raise ConfigError(f"{source}: not there, and its name is none of a known model: give --model, one of {names}")
 
 
+def _stand_in(source, assumptions, error):
+    """The known model to plan with where a source was not found, or else the error that said so.
+
+    Of a run nothing may be assumed, but that it downloads a known model's files: their sizes are known.
+    """
+    if assumptions.are_allowed:
+        return known_model_of(source, assumptions)
+    known = model_of_id(source)
+    if known is None:
+        raise error
+    return known
+
+
 def planned_dit(model, assumptions):
     """(DiT of a recipe's TrainDiTModel on the meta device in float32, number of experts that the source holds).
 
@@ -41,11 +54,9 @@ def planned_dit(model, assumptions):
 
     source = model.wan if model.dit is None else [str(model.dit)]
     try:
-        files = find_wan_files(source)
-    except CheckpointError:
-        if not assumptions.are_allowed:
-            raise
-        known = known_model_of(model.dit or model.wan, assumptions)
+        files = find_wan_files(source, parts=DITS, local_only=True)
+    except CheckpointError as error:
+        known = _stand_in(model.dit or model.wan, assumptions, error)
         check_expert(model, known.num_experts == 2)
         if known.name == "tiny":
             files = find_wan_files(_tiny_folder())
@@ -76,11 +87,9 @@ def planned_text_encoder(source, assumptions):
     from wan_alpha.models.load import shape_known_text_encoder, shape_text_encoder
 
     try:
-        files = find_wan_files(source)
-    except CheckpointError:
-        if not assumptions.are_allowed:
-            raise
-        known = known_model_of(source, assumptions)
+        files = find_wan_files(source, parts=("text_encoder",), local_only=True)
+    except CheckpointError as error:
+        known = _stand_in(source, assumptions, error)
         if known.name != "tiny":
             assumptions.say(f"{source} is not there: the text encoder has the sizes of {known.name}'s")
             return shape_known_text_encoder(known.text_encoder)

@@ -158,6 +158,12 @@ def print_plan(plan):
         print(plan.summary, end="\n\n")
 
 
+def print_assumed(plan):
+    """Print what a plan took for granted, where it did."""
+    if plan.assumed and int(os.environ.get("RANK", 0)) == 0:
+        print("\n".join(["assumed:", *(f"  {sentence}" for sentence in plan.assumed), ""]))
+
+
 def step_rows(num_samples, settings, target):
     """(rows of text about the steps, steps in all or None).
 

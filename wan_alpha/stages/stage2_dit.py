@@ -14,6 +14,7 @@ from wan_alpha.inference.sampler import sample_latents
 from wan_alpha.models.adapters import add_adapter
 from wan_alpha.models.devices import announce, choose_compute, is_first_process
 from wan_alpha.models.wan import predict_velocity
+from wan_alpha.stages.cache_fit import check_fits_dit, dit_widths
 from wan_alpha.stages.dit_data import open_data, previewed_cache
 from wan_alpha.stages.dit_exports import (
     base_weights,
@@ -250,6 +251,7 @@ def train_dit(recipe):
 
 def _train(recipe):
     cache, validation = open_data(recipe)
+    check_fits_dit(cache, *dit_widths(recipe.model))
     check_memory(recipe, plan_dit, dit_estimate(recipe, cache))
     compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.

@@ -12,14 +12,16 @@ def check_model_options(recipe, source=None):
     """Refuse options that do not go with the recipe's model, and tell of those that do not go well.
 
     Args:
-        recipe: with a table ``model`` that has ``wan``; source: the model that is meant, None for ``model.wan``.
+        recipe: with a table ``model`` that has ``wan``; of a dry run nothing is downloaded.
+        source: the model that is meant, None for ``model.wan``.
 
     Raises:
         ConfigError: a pair that the registry refuses.
         CheckpointError: files that cannot be read, that hold something else, or that do not go with the model.
     """
     base_vae = getattr(recipe.model, "base_vae", None)
-    facts = model_facts(recipe.model.wan if source is None else source, base_vae)
+    is_dry = getattr(recipe, "dry_run", False)
+    facts = model_facts(recipe.model.wan if source is None else source, base_vae, is_dry)
     for reason in check_combinations(option_values(recipe), facts):
         if is_first_process():
             print(f"note: {reason}", file=sys.stderr)

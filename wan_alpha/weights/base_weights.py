@@ -10,7 +10,7 @@ from wan_alpha.errors import CheckpointError
 from wan_alpha.weights.dit_names import parameter_from_diffusers
 from wan_alpha.weights.io import load_state_dict, read_metadata, rounded_sha256
 from wan_alpha.weights.safetensors_stream import DTYPES
-from wan_alpha.weights.wan_layout import find_wan_files, part_files
+from wan_alpha.weights.wan_layout import DITS, find_wan_files, part_files
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 _SCALES = ("scale_weight", "weight_scale", "scale_input", "input_scale")
@@ -97,7 +97,7 @@ class BaseWeights(Mapping):
 def _find_shards(source, expert):
     if isinstance(source, (str, Path)) and Path(source).is_file():
         return part_files(source, "dit")
-    files = find_wan_files(source)
+    files = find_wan_files(source, parts=DITS)
     if not files.dit:
         raise CheckpointError(f"{source}: expected a DiT there, found none")
     if files.dit_low_noise and expert is None:

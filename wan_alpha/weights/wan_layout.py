@@ -30,7 +30,8 @@ from wan_alpha.weights.recognise.wan_parts import count_blocks
 from wan_alpha.weights.registry import known_models
 
 TOKENIZER_FOLDER = Path("google") / "umt5-xxl"
-_PARTS = ("dit", "dit_low_noise", "text_encoder", "vae", "image_encoder")
+DITS = ("dit", "dit_low_noise")
+_PARTS = (*DITS, "text_encoder", "vae", "image_encoder")
 _REAL_HEAD_SIZE, _SMALLEST_REAL_DIM = 128, 1536
 
 
@@ -51,7 +52,7 @@ class WanFiles:
     boundary: float | None = None
 
 
-def find_wan_files(source, tokenizer_path=None):
+def find_wan_files(source, tokenizer_path=None, *, parts=None, local_only=False):
     """Find the files of a Wan model.
 
     Args:
@@ -59,6 +60,8 @@ def find_wan_files(source, tokenizer_path=None):
             module).
         tokenizer_path: folder of the tokenizer; by default google/umt5-xxl or tokenizer in the folder, or beside any of
             the files.
+        parts: fields of WanFiles that the caller uses, None for all: of a model id nothing else is downloaded.
+        local_only: download nothing; what a model id names must lie in the downloads' folder.
 
     Raises:
         CheckpointError: nothing there, a missing shard, no Wan model, or one that cannot be downloaded.
@@ -74,11 +77,12 @@ def find_wan_files(source, tokenizer_path=None):
         except json.JSONDecodeError as error:
             raise ConfigError(f"model source {source}: not valid JSON ({error})") from error
     elif isinstance(source, str) and ":" in source and not Path(source).exists():
-        files = _sort_files([_fetch(part.strip()) for part in source.split(",") if part.strip()])
+        files = _sort_files([_fetch(part.strip(), local_only) for part in source.split(",") if part.strip()])
     elif Path(source).is_file():
         files = _sort_files([source])
     elif model := next((one for one in known_models().values() if one.hub == str(source)), None):
-        files = _sort_files([_fetch(f"{model.hub}:{pattern}") for pattern in model.components.values()])
+        wanted = [pattern for part, pattern in model.components.items() if parts is None or part in parts]
+        files = _sort_files([_fetch(f"{model.hub}:{one}", local_only) for one in wanted]) if wanted else WanFiles()
     else:
         raise CheckpointError(
             f"{source}: no such folder; expected a Wan folder, a list of files, a model id or model_id:pattern"
@@ -88,6 +92,15 @@ def find_wan_files(source, tokenizer_path=None):
     if files.tokenizer is not None and not files.tokenizer.is_dir():
         raise CheckpointError(f"{files.tokenizer}: no such tokenizer folder; expected Wan's google/umt5-xxl")
     return files
+
+
+def model_of_id(source):
+    """The registry's model whose id a source is, or whose files "model_id:pattern,..." names; None for any other source
+    and for what is there under that name."""
+    if not isinstance(source, (str, Path)) or Path(source).exists():
+        return None
+    ids = {part.strip().partition(":")[0] for part in str(source).split(",")}
+    return next((model for model in known_models().values() if ids == {model.hub}), None)
 
 
 def part_files(path, kind):
@@ -260,8 +273,9 @@ def _take(files, component, paths):
     setattr(files, kind, list(component.paths))
 
 
-def _fetch(part):
-    """One "model_id:pattern" through diffsynth's downloader: a path, a list of shards, or a folder."""
+def _fetch(part, local_only):
+    """One "model_id:pattern" through diffsynth's downloader, or from where that keeps its files: a path, a list of
+    shards, or a folder."""
     from diffsynth.core import ModelConfig
     from modelscope.hub.errors import NotExistError
 
@@ -269,19 +283,21 @@ def _fetch(part):
     if not model_id or not pattern:
         raise ConfigError(f"model source {part!r}: expected model_id:pattern")
     config = ModelConfig(model_id=model_id, origin_file_pattern=pattern)
-    reason = ""
+    config.reset_local_model_path()
+    folder, reason = Path(config.local_model_path) / model_id, "cannot be downloaded"
     try:
-        config.download_if_necessary()
+        if local_only:
+            reason = "a plan downloads nothing,"
+        else:
+            config.download_if_necessary()
     except (OSError, ValueError, RuntimeError, NotExistError) as error:
-        reason = f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        config.path = sorted(glob.glob(pattern, root_dir=Path(config.local_model_path) / model_id))
-        config.path = [str(Path(config.local_model_path) / model_id / path) for path in config.path]
-    if not config.path:
+        reason += f" ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+    found = config.path or [str(folder / path) for path in glob.glob(pattern, root_dir=folder)]
+    if not found:
         raise CheckpointError(
-            f"{part}: cannot be downloaded{reason} and is not under {Path(config.local_model_path) / model_id}; "
-            "put the files there, or name local files instead"
+            f"{part}: {reason} and is not under {folder}; put the files there, or name local files instead"
         )
-    return sorted(config.path) if isinstance(config.path, list) else config.path
+    return sorted(found) if isinstance(found, list) else found
 
 
 def _num_heads(path, dim):
