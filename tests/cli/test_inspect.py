@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from wan_layouts import write_diffusers, write_original
 
+from wan_alpha.cli.inspect import inspect_weights
 from wan_alpha.cli.main import COMMANDS, main
 from wan_alpha.training.config import list_presets
 from wan_alpha.weights.memory import MODES
@@ -153,3 +154,14 @@ def test_inspecting_imports_no_torch(wan):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_experts_are_counted_as_they_are_found(tmp_path, capsys, experts):
+    """A folder of two small experts has the family of a model of one; what holds for that one DiT is not said of it."""
+    folder = write_diffusers(tmp_path, experts=experts)
+    assert main(["inspect", str(folder)]) == 0
+    assert ("there is one DiT" in capsys.readouterr().out) == (not experts)
+    found = inspect_weights(folder)
+    reasons = [pair["reason"] for pair in found.as_dict()["combinations"]]
+    assert any("there is one DiT" in reason for reason in reasons) == (not experts)

@@ -48,7 +48,7 @@ class Inspection:
             "configs": [asdict(plan) | {"path": str(plan.path)} for plan in self.configs],
             "fixed": [{"path": str(path), "old": str(old) if old else None} for path, old in self.fixed],
             "memory": _memory(family) if family else {}, "passed": self.passed,
-            "combinations": [asdict(pair) for pair in combinations_of(family.facts)] if family else [],
+            "combinations": [asdict(pair) for pair in combinations_of(found.facts())] if family else [],
             "num_bytes_read": found.num_bytes_read,
         }  # fmt: skip
 
@@ -193,7 +193,7 @@ def _print_model(console, model, found):
         console.print(f"memory of {mode}: {largest(peaks).describe()}{parts}")
     sizes = ", ".join(f"{height}x{width}" for height, width in model.sizes)
     console.print(f"made for {model.num_frames} frames of {sizes} at {model.fps} fps, shift {model.shift:g}")
-    for pair in combinations_of(model.facts):
+    for pair in combinations_of(found.facts()):
         console.print(pair.describe())
 
 

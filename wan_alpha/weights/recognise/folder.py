@@ -51,6 +51,14 @@ class Recognised:
         """The component of one kind that can be used, or None; several of one kind: the first."""
         return next((one for one in self.components if one.kind == kind and not one.problems), None)
 
+    def facts(self):
+        """What ``weights.combinations`` asks of a model: the likeliest family's, with the experts that are here; {} of
+        no known family."""
+        if not self.families or self.families[0] not in known_models():
+            return {}
+        facts = dict(known_models()[self.families[0]].facts)
+        return facts | ({} if self.part("dit_low_noise") is None else {"num_experts": 2})
+
     @property
     def problems(self):
         """Every component's problems."""

@@ -111,6 +111,6 @@ def _refusal(found, command, family, gives, lacks):
         return f"nothing here is for {command}"
     uses_model = "model.wan" in gives
     if uses_model and family is not None and found.part("dit") is not None and command not in family.commands:
-        reasons = [pair.reason for pair in combinations_of(family.facts) if pair.options.keys() == {"model.wan"}]
+        reasons = [pair.reason for pair in combinations_of(found.facts()) if pair.options.keys() == {"model.wan"}]
         return f"{family.name}: {reasons[0] if reasons else f'not for {command}'}"
     return ""
