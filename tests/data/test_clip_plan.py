@@ -87,7 +87,13 @@ def test_one_size_needs_no_look_at_the_files(tmp_path):
     assert {str(shape) for shape in plan.shapes} == {"9x32x32"}
     assert plan.summary.splitlines()[1].split() == ["9x32x32", "7", "2", "3"]
     source.manifest.write_text('{"video": "0.mov"}')
-    assert plan_clips([source], BUCKETS[1:2]).summary.splitlines()[1].split() == ["9x32x32", "1", "?", "?"]
+    summary = plan_clips([source], BUCKETS[1:2]).summary
+    assert summary.splitlines()[1].split() == ["9x32x32", "1", "not", "read", "not", "read"]
+    assert "the length of 1 clips" in summary and "wan-alpha doctor" in summary, "why, and where to learn it"
+    lines = source.manifest.read_text() + '\n{"video": "0.mov", "num_frames": 20, "height": 32, "width": 64}'
+    source.manifest.write_text(lines)
+    found = plan_clips([source], BUCKETS[1:2]).summary.splitlines()[1]
+    assert found.split() == ["9x32x32", "2", "1", "or", "more", "not", "read"]
 
 
 def test_several_datasets_make_one_plan(tmp_path):

@@ -87,6 +87,13 @@ def _length_beside(bucket, measured):
     return "longer" if measured.frames > bucket.frames else "shorter"
 
 
+_UNREAD = (
+    "not read: the length of {} clips, each of which would have to be opened; with one size for all a longer clip\n"
+    "is cut to it and a shorter one plays forward and back. It is known where the list has num_frames, width and\n"
+    "height (`wan-alpha prepare` writes them) and data.target_fps is not given; `wan-alpha doctor` opens every clip"
+)
+
+
 @dataclass(frozen=True)
 class _Measures:
     """Of a clip: frames as it plays, (height, width), and whether it is a still, which can be panned over."""
@@ -128,12 +135,15 @@ def _listed(row):
 
 
 def _bucket_table(buckets, tallies):
-    rows = []
+    rows, names = [], ("longer", "shorter")
     for bucket in buckets:
-        known = not tallies[bucket, "unknown"]
-        longer, shorter = (tallies[bucket, name] if known else "?" for name in ("longer", "shorter"))
-        rows.append([bucket, tallies[bucket, "clips"], longer, shorter])
-    return text_table(["bucket (frames x height x width)", "clips", "longer", "shorter"], rows)
+        known = [tallies[bucket, name] for name in names]
+        if tallies[bucket, "unknown"]:
+            known = [f"{number} or more" if number else "not read" for number in known]
+        rows.append([bucket, tallies[bucket, "clips"], *known])
+    table = text_table(["bucket (frames x height x width)", "clips", *names], rows)
+    unknown = sum(tallies[bucket, "unknown"] for bucket in buckets)
+    return f"{table}\n{_UNREAD.format(unknown)}" if unknown else table
 
 
 def _left_out_lines(left_out):
