@@ -333,6 +333,7 @@ def test_two_experts_become_two_files(of_both, output, tmp_path):
     for expert, velocity in expected.items():
         target = convert(both, tmp_path / f"{expert}.safetensors", "comfyui", expert=expert)
         assert (output("comfyui", target) - velocity).abs().max() <= TOLERANCE
+        assert read(target)[1]["expert"] == expert, "as training says it: generate puts it where it belongs"
 
 
 def test_inspect_names_rank_and_alpha_of_either_expert(of_both, capsys):

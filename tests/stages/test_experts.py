@@ -176,6 +176,8 @@ def test_adapters_go_where_they_belong(make_recipe, experts_folder, tmp_path):
     save_file(load_state_dict(high), nameless, {"kind": "dora", "rank": "4", "alpha": "4"})
     assert changed_experts(base, merged(experts_folder, adapter=nameless)) == {"high_noise", "low_noise"}
     assert changed_experts(base, merged(experts_folder, adapter_low_noise=nameless)) == {"low_noise"}
+    save_file(load_state_dict(high), nameless, {"expert": "null"})
+    assert changed_experts(base, merged(experts_folder, adapter=nameless)) == {"high_noise", "low_noise"}
     with pytest.raises(ConfigError, match="model.adapter: .*trained on the low_noise expert; exchange"):
         merged(experts_folder, adapter=low, adapter_low_noise=high)
 

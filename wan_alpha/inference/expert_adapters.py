@@ -104,4 +104,6 @@ def _choose(option, path, path_low):
 
 
 def _expert_of(path):
-    return read_metadata(adapter_file(path)).get("expert")
+    told = read_metadata(adapter_file(path)).get("expert")
+    # Files of earlier versions say "null" where a model's only DiT was trained.
+    return told if told in EXPERTS else None

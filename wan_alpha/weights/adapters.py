@@ -79,8 +79,12 @@ def read_adapter(path, expert=None, dora_norm=None):
     """
     path = adapter_file(path)
     tensors, metadata = load_state_dict(path), read_metadata(path)
-    dialect, tensors = recognise_dialect(tensors), _of_one_expert(path, tensors, expert)
+    dialect, num_keys = recognise_dialect(tensors), len(tensors)
+    tensors = _of_one_expert(path, tensors, expert)
+    is_of_both = len(tensors) < num_keys
     config = find_peft_config(path, metadata, TRANSFORMERS[any(map(is_of_low_noise, tensors))])
+    if is_of_both:
+        metadata = metadata | {"expert": expert}
     layers, differences, names = {}, {}, {}
     for key, tensor in tensors.items():
         found = split_key(path, key)
