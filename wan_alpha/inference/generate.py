@@ -173,7 +173,7 @@ def _encode(recipe, prompts, device, dtype, progress):
     width = text_encoder_width(recipe.model.wan)
     for path, placeholders in learned:
         check_placeholder_width(placeholders, width, path)
-    tokenizer = find_wan_files(recipe.model.wan).tokenizer
+    tokenizer = find_wan_files(recipe.model.wan, parts=("tokenizer",)).tokenizer
     if learned and tokenizer:
         check_learned_words(load_tokenizer(tokenizer), learned)
     parts = ("text_encoder", "tokenizer")

@@ -106,7 +106,7 @@ def planned_tokenizer(source, assumptions):
         CheckpointError: none there, and nothing may be assumed.
     """
     try:
-        folder = find_wan_files(source).tokenizer
+        folder = find_wan_files(source, parts=("tokenizer",), local_only=True).tokenizer
     except CheckpointError:
         if not assumptions.are_allowed:
             raise
