@@ -179,6 +179,31 @@ def test_what_a_change_brings_is_what_a_plan_with_it_says(capsys):
     assert json.loads(capsys.readouterr().out)["peak"] == told["training.gradient_checkpointing = true"]
 
 
+def test_what_waits_in_host_memory_is_told_and_counted():
+    plan = planned("stage2_textual_inversion_8gb", device_memory_gib=8, num_samples=1).plan
+    in_dit = 30 * (8 * 1536**2 + 2 * 1536 * 8960)  # 1.3B: two attentions and a feed-forward a block
+    in_text_encoder = 24 * (4 * 4096**2 + 3 * 4096 * 10240)  # UMT5-XXL
+    assert plan.host_memory == 2 * (in_dit + in_text_encoder) and "waiting" in plan.tables()["memory of a process"][
+        "host memory"
+    ]  # fmt: skip
+    for host, fits in ((None, True), (12 * GIB, True), (8 * GIB, False)):
+        on_machine = replace(plan, target=replace(plan.target, host_memory=host))
+        assert on_machine.fits() == fits == on_machine.verdict().startswith("fits: ")
+    assert "11.22 GiB of the 8.00 GiB of this machine's memory" in on_machine.verdict()
+
+
+def test_where_device_and_host_have_one_memory_what_waits_is_part_of_it():
+    options = {"training.gradient_checkpointing": True, "adapter.kind": "lora"}
+    offloads = ("training.offload_blocks", "training.offload_activations")
+    plain, offloading = (
+        planned("tiny_stage2", device="cpu", overrides=options | dict.fromkeys(names, True)).plan
+        for names in ((), offloads)
+    )
+    on_gpu = planned("tiny_stage2", device_memory_gib=8, overrides=options | dict.fromkeys(offloads, True)).plan
+    assert plain.host_memory == offloading.host_memory == 0 < on_gpu.host_memory
+    assert 0 < offloading.memory["what waits for its block"] and offloading.peak >= plain.peak
+
+
 def test_an_earlier_runs_steps_are_taken(tmp_path):
     rows = [{"step": n, "seconds": seconds, "place": "none x 1"} for n, seconds in enumerate([3, 1, 2])]
     (tmp_path / "timings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -31,9 +31,10 @@ class PlanResult:
         plan = self.plan
         return {
             "command": plan.command, "device": plan.target.name, "device_memory": plan.target.memory,
-            "memory": plan.memory, "peak": plan.peak, "fits": plan.fits(), "num_trained": plan.num_trained,
-            "tokens_per_step": plan.tokens, "num_steps": plan.num_steps, "seconds_per_step": self.seconds_per_step,
-            "hours": self.hours, "hours_from": self.source, "disk": plan.disk, "data": plan.data,
+            "memory": plan.memory, "peak": plan.peak, "host_memory": plan.host_memory, "fits": plan.fits(),
+            "num_trained": plan.num_trained, "tokens_per_step": plan.tokens, "num_steps": plan.num_steps,
+            "seconds_per_step": self.seconds_per_step, "hours": self.hours, "hours_from": self.source,
+            "disk": plan.disk, "data": plan.data,
             "assumed": plan.assumed, "not_counted": plan.not_counted,
             "changes": [] if self.advice is None else [
                 {"change": text, "peak": peak} for text, peak in self.advice.single
@@ -83,7 +84,7 @@ def make_result(recipe, command, planned):
         reason = "what the recipe names is there, and is looked at itself"
         raise ConfigError(f"{', '.join(f'--{name}' for name in idle)}: no effect: {reason}; leave it out")
     advice = None
-    if not made.fits():
+    if not made.fits_device():
         advice = advise(planned, target, made.bucket, make_plan)
     seconds, source = _step_time(recipe, planned, made)
     hours = None if seconds is None or made.num_steps is None else seconds * made.num_steps / 3600
@@ -103,7 +104,7 @@ def _check_effects(recipe, command):
 
 def _target(recipe, planned, command):
     from wan_alpha.models.devices import choose_device, device_memory, device_name
-    from wan_alpha.stages.plans import Target, gib, target_of_run
+    from wan_alpha.stages.plans import Target, gib, host_memory_of_process, target_of_run
 
     own = planned.device if command == "cache" else planned.training.device
     kind, memory = recipe.device if recipe.device != "auto" else own, gib(recipe.device_memory_gib)
@@ -113,8 +114,10 @@ def _target(recipe, planned, command):
     if kind == "auto" or (kind == here and memory is None):
         found = target_of_run(kind)
         processes = recipe.processes or found.processes
-        return Target(found.device_type, found.name, found.memory, processes,
-                      processes if recipe.sharded else found.shards)  # fmt: skip
+        return Target(
+            found.device_type, found.name, found.memory, processes, processes if recipe.sharded else found.shards,
+            host_memory_of_process(recipe.processes),
+        )  # fmt: skip
     names = {"cuda": "a CUDA device", "mps": "an Apple GPU", "cpu": "a CPU"}
     name = names[kind]
     if kind == here:

@@ -12,7 +12,7 @@ from wan_alpha.stages.low_memory import BYTES_OF_A_WEIGHT
 from wan_alpha.stages.placeholders import check_word, checkpoint_blocks
 from wan_alpha.stages.planned_clips import PlannedCache, bucket_of_latents
 from wan_alpha.stages.planned_models import planned_dit, planned_text_encoder, planned_tokenizer
-from wan_alpha.stages.plans import Plan, checkpoint_rows, step_rows, with_host_copy
+from wan_alpha.stages.plans import Plan, checkpoint_rows, step_rows, with_host_copy, with_waiting
 from wan_alpha.stages.shard_limits import check_shards
 from wan_alpha.training.step_memory import Layout, step_memory
 
@@ -35,7 +35,8 @@ def plan_dit(recipe, target, assumptions):
     steps["tokens of a step"] = f"{step_size * tokens} ({tokens} a clip{' of the largest' * (len(cache.shapes) > 1)})"
     return Plan(
         "train-dit", target, data=cache.data,
-        memory=with_host_copy(memory.rows(), target, settings, memory.num_trained, exported),
+        memory=with_host_copy(with_waiting(memory, target), target, settings, memory.num_trained, exported),
+        host_memory=memory.host if target.device_type == "cuda" else 0.0,
         disk=checkpoint_rows(memory.num_trained, settings, exported), summary=cache.summary,
         steps=steps, num_steps=num_steps, tokens=step_size * tokens, num_trained=memory.num_trained,
         bucket=bucket_of_latents(cache.largest), not_counted=_not_counted(recipe), assumed=assumptions.said,

@@ -105,13 +105,14 @@ def planned_tokenizer(source, assumptions):
     Raises:
         CheckpointError: none there, and nothing may be assumed.
     """
+    may_lack = assumptions.are_allowed or model_of_id(source) is not None  # the run will download it
     try:
         folder = find_wan_files(source, parts=("tokenizer",), local_only=True).tokenizer
     except CheckpointError:
-        if not assumptions.are_allowed:
+        if not may_lack:
             raise
         folder = None
-    if not folder and not assumptions.are_allowed:
+    if not folder and not may_lack:
         raise CheckpointError(f"{source}: holds no tokenizer (google/umt5-xxl), to learn a word with")
     if not folder:
         assumptions.say(f"{source}: no tokenizer there: that the placeholder is new to it, and the initializer known")

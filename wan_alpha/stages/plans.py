@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass, field
 
+import psutil
+
 from wan_alpha.data.buckets import Bucket
 from wan_alpha.models.devices import choose_device, choose_dtype, device_memory, device_name
 from wan_alpha.training.foresight import GIB, checkpoint_bytes, num_steps, print_tables, show_bytes, show_gib
@@ -18,6 +20,7 @@ class Target:
     Attributes:
         device_type: "cuda", "mps" or "cpu"; name: as people call it; memory: bytes of it in all, None if unknown.
         processes: that train together; shards: that weights are in parts over, 1 for none.
+        host_memory: bytes of the machine's own memory for each process on it, None where it is not the one here.
     """
 
     device_type: str
@@ -25,6 +28,7 @@ class Target:
     memory: float | None
     processes: int = 1
     shards: int = 1
+    host_memory: float | None = None
 
     def dtype(self, precision):
         """The type that a run with this setting computes in there."""
@@ -36,8 +40,14 @@ def target_of_run(device):
     found, processes = choose_device(device), int(os.environ.get("WORLD_SIZE", 1))
     sizes = mesh_sizes(processes)
     return Target(
-        found.type, device_name(found), device_memory(found), processes, 1 if sizes is None else sizes[1]
+        found.type, device_name(found), device_memory(found), processes, 1 if sizes is None else sizes[1],
+        host_memory_of_process(),
     )  # fmt: skip
+
+
+def host_memory_of_process(processes=None):
+    """Bytes of this machine's memory for each of the processes on it; None = as many as were launched."""
+    return psutil.virtual_memory().total / (processes or int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 class Assumptions:
@@ -98,6 +108,7 @@ class Plan:
         command: that the recipe is for; target: what it was computed for.
         data: rows of text about the clips; summary: of the data, as the run's start has it.
         memory: name -> bytes of one process's device memory, the peak as "in all" at the end.
+        host_memory: bytes that wait in host memory for their turn on the device, where the two are apart.
         steps: rows of text; num_steps: in all, None where it is not known; tokens: of a step, None without a DiT.
         bucket: of the largest clips, None where only latents are known.
         disk: rows of text; num_trained: numbers, None where nothing trains.
@@ -110,6 +121,7 @@ class Plan:
     memory: dict[str, float]
     disk: dict[str, str]
     summary: str = ""
+    host_memory: float = 0.0
     steps: dict[str, str] = field(default_factory=dict)
     num_steps: int | None = None
     tokens: int | None = None
@@ -124,14 +136,24 @@ class Plan:
         return self.memory["in all"]
 
     def fits(self):
+        """Whether it fits device and host."""
+        return self.fits_device() and self.fits_host()
+
+    def fits_device(self):
         """Whether the peak leaves a tenth of the device; True where its memory is not known."""
         return self.target.memory is None or self.peak <= (1 - HEADROOM) * self.target.memory
+
+    def fits_host(self):
+        """Whether host memory holds what waits there; True where it is not known."""
+        return self.target.host_memory is None or self.host_memory <= self.target.host_memory
 
     def tables(self):
         """Title -> (name -> text), in the order of printing."""
         memory = {name: show_bytes(value) for name, value in self.memory.items()}
         if self.num_trained is not None:
             memory = {"trained": f"{self.num_trained} numbers", **memory}
+        if self.host_memory:
+            memory["host memory"] = f"{show_bytes(self.host_memory)}, waiting for its turn on the device"
         if self.not_counted:
             memory["not counted"] = "; ".join(self.not_counted)
         tables = {"data": self.data, "steps": self.steps, "memory of a process": memory, "disk": self.disk}
@@ -142,6 +164,9 @@ class Plan:
         if self.target.memory is None:
             return f"needs {show_gib(self.peak)}; how much {self.target.name} has is not known"
         there = f"{show_gib(self.peak)} of the {show_gib(self.target.memory)} of {self.target.name}"
+        if not self.fits_host():
+            host = f"{show_gib(self.host_memory)} of the {show_gib(self.target.host_memory)} of this machine's memory"
+            return f"does not fit: {there}, and {host} for what waits there (offload_blocks, offload_activations)"
         if self.fits():
             return f"fits: {there}"
         if self.peak <= self.target.memory:
@@ -190,6 +215,15 @@ def checkpoint_rows(num_trained, settings, exported):
     if settings.keep_every is not None or settings.keep_best is not None:
         rows["besides"] = "those of keep_every and keep_best"
     return rows
+
+
+def with_waiting(memory, target):
+    """Rows of a StepMemory, with what waits in host memory where device and host have one memory."""
+    rows = memory.rows()
+    if target.device_type == "cuda" or not memory.host:
+        return rows
+    *others, (total, peak) = rows.items()
+    return {**dict(others), "what waits for its block": memory.host, total: peak + memory.host}
 
 
 def with_host_copy(memory, target, settings, num_trained, exported):

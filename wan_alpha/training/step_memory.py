@@ -25,12 +25,13 @@ _SIMULATED_BLOCKS = 3  # a first, a middle and a last one
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes of one process's device memory.
+    """Bytes of one process's device memory, and of host memory what waits there.
 
     Attributes:
         frozen: weights that are not trained; trained: those that are; state: the optimizer's; average: of the weights.
         kept: what autograd keeps from the forward to the backward pass; peak: the most in all, at any time of a step.
         num_trained: numbers that are trained, in all processes together.
+        host: weights and activations that wait in host memory for their block.
     """
 
     frozen: float
@@ -40,6 +41,7 @@ class StepMemory:
     kept: float
     peak: float
     num_trained: int
+    host: float = 0.0
 
     @property
     def resident(self):
@@ -155,7 +157,9 @@ def step_memory(
     linears = [(_linear_sizes(blocks[0]), layout.copies * len(blocks))] if blocks is not None else []
     if other_blocks is not None:
         linears.append((_linear_sizes(other_blocks[0]), len(other_blocks)))
-    left_out = len(blocks) - _SIMULATED_BLOCKS if has_middle else 0
+    host = sum(number * _kept_bytes(sizes, layout) for sizes, number in linears) if layout.blocks_on_host else 0.0
+    num_blocks = len(blocks) if blocks is not None else 0
+    left_out = num_blocks - _SIMULATED_BLOCKS if has_middle else 0
     if left_out:
         del blocks[1 : 1 + left_out]
     made = {} if made is None else made
@@ -164,6 +168,8 @@ def step_memory(
     simulated, record, kept = made["step"]
 
     of_block = record.passed[1] - record.passed[0] if has_middle and not layout.keeps_on_host else 0
+    if layout.keeps_on_host and len(record.passed) > 1:
+        host += num_blocks * (record.passed[1] - record.passed[0])
     casts = record.casts[1] if has_middle else 0
     gradients = whole.trained  # float32 as the weights
     at_work = 0.0
@@ -191,7 +197,7 @@ def step_memory(
         peaks.append(resident + own + idle + more + span.peak - simulated)
     return StepMemory(
         share * whole.frozen, share * whole.trained, share * whole.state, share * whole.average,
-        kept + left_out * of_block, max(peaks), whole.num_trained,
+        kept + left_out * of_block, max(peaks), whole.num_trained, host,
     )  # fmt: skip
 
 
@@ -201,6 +207,10 @@ def _linear_sizes(block):
     return [(weight.numel(), weight.element_size()) for weight in weights if not weight.requires_grad]
 
 
+def _kept_bytes(linears, layout):
+    return sum(number * (layout.linear_bytes or size) for number, size in linears)
+
+
 def _as_kept(whole, linears, layout, num_blocks):
     """Sizes with the frozen linear layers of all blocks as they are kept, those of the block at work included.
 
@@ -208,9 +218,8 @@ def _as_kept(whole, linears, layout, num_blocks):
         the sizes, and the bytes of a weight that is restored for its own layer alone.
     """
     plain = sum(number * size for number, size in linears)
-    kept, restored, layer = plain, 0.0, 0.0
+    kept, restored, layer = _kept_bytes(linears, layout), 0.0, 0.0
     if layout.linear_bytes is not None:
-        kept = layout.linear_bytes * sum(number for number, _ in linears)
         restored, layer = (
             (0.0, max(number * size for number, size in linears)) if layout.restores_layer else (plain, 0.0)
         )
