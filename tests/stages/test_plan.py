@@ -305,6 +305,12 @@ def test_a_cache_that_its_device_cannot_hold_is_refused_before_anything_is_loade
         with pytest.raises(ConfigError, match=r"does not fit(.|\n)*device = cpu(.|\n)*  ignore_memory_plan = true"):
             build_cache(recipe)
     assert build_cache(recipe.model_copy(update={"ignore_memory_plan": True})).built == 6
+    complete = build_cache(recipe)
+    assert (complete.built, complete.reused) == (0, 6)
+    next((tmp_path / "out" / "items").glob("*.safetensors")).unlink()
+    monkeypatch.setattr("wan_alpha.stages.cache_latents.encode_contexts", None)  # would be called to load
+    with pytest.raises(ConfigError, match="does not fit"):
+        build_cache(recipe)
 
 
 def test_what_a_cache_surely_takes_no_more_than_needs_no_plan(given, tmp_path, monkeypatch):  # noqa: F811

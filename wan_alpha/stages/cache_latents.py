@@ -116,7 +116,9 @@ def _build(recipe, rank, world_size, meeting):
     clips = plan_recipe_clips(recipe.data, recipe.seed, show=is_first)
     if is_first:
         print(clips.summary)
-        check_memory(recipe, plan_cache, cache_estimate(recipe))
+        builds_all = recipe.force or not any(folder.glob("items/*.safetensors"))
+        if builds_all:
+            check_memory(recipe, plan_cache, cache_estimate(recipe))
     device, dtype = _device_and_dtype(recipe)
     with measured("load: RGBA VAE"):
         vae = RGBAlphaVAE.from_pretrained(recipe.model.base_vae, recipe.model.rgba_weights, recipe.model.decoder_lora)
@@ -129,11 +131,14 @@ def _build(recipe, rank, world_size, meeting):
         vae_files = _vae_files(recipe.model, digests)
     digests.callback = None
     plan = plan_items(clips, recipe, dtype, fingerprint, text_fingerprint, digests)
+    unique = list({item.key: item for item in plan}.values())
     if is_first:
         digests.save()
+        # Where some items are there, only their keys say whether others are missing; what is complete needs no memory.
+        is_missing = any(item_problem(folder, item.key) for item in unique)
+        if not builds_all and (is_missing or not has_empty_context(folder, text_fingerprint)):
+            check_memory(recipe, plan_cache, cache_estimate(recipe))
         meeting.tell("hashes")
-
-    unique = list({item.key: item for item in plan}.values())
     own = unique[rank::world_size]
     missing = [item for item in own if recipe.force or item_problem(folder, item.key)]
     wants_empty = is_first and (recipe.force or not has_empty_context(folder, text_fingerprint))
