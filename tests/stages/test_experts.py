@@ -13,6 +13,7 @@ from wan_alpha.inference.expert_adapters import merge_adapters
 from wan_alpha.inference.generate import generate
 from wan_alpha.models.load import load_wan
 from wan_alpha.models.wan import predict_velocity
+from wan_alpha.stages.expert_checks import is_expert
 from wan_alpha.stages.experts import predict_by_experts
 from wan_alpha.stages.flow_objective import draw_sample, training_scheduler
 from wan_alpha.stages.stage2_dit import WanAlphaTrainingModule, train_dit
@@ -21,6 +22,7 @@ from wan_alpha.training.config import load_recipe
 from wan_alpha.training.recipes import GenerateRecipe, ObjectiveSettings, TrainDiTRecipe
 from wan_alpha.training.recipes.generate import GenerateModel
 from wan_alpha.weights.io import load_state_dict, read_metadata
+from wan_alpha.weights.wan_layout import find_wan_files
 
 BOUNDARY = 0.875
 
@@ -209,6 +211,40 @@ def test_generate_takes_both(make_recipe, experts_folder, reference_dir, tmp_pat
 def test_what_is_refused(make_recipe, expert, changes, message):
     with pytest.raises(ConfigError, match=message):
         train_dit(make_recipe(expert, **changes))
+
+
+@pytest.mark.parametrize(
+    ("expert", "boundary", "message"),
+    [
+        ("high_noise", 0.9999, r"boundary = 0.9999: 1 timestep.* left to the high_noise expert; .* give a lower one"),
+        ("low_noise", 0.001, r"boundary = 0.001: no timestep.* left to the low_noise expert; .* give a higher one"),
+        ("both", 0.001, r"no timestep.* left to the low_noise expert"),
+    ],
+)
+def test_a_boundary_that_leaves_an_expert_nothing_is_refused(make_recipe, monkeypatch, expert, boundary, message):
+    monkeypatch.setattr("wan_alpha.stages.stage2_dit.load_trained_dits", None)  # would be called to load
+    for is_dry in (False, True):
+        with pytest.raises(ConfigError, match=message):
+            train_dit(make_recipe(expert, **{"model.boundary": boundary, "dry_run": is_dry}))
+
+
+def test_the_only_dit_of_a_model_is_no_expert_unless_a_boundary_says_so(make_recipe, wan_folder, monkeypatch):
+    alone = {"model.wan": str(wan_folder)}
+    train_dit(make_recipe("high_noise", **alone, **{"model.boundary": 0.9, "training.max_steps": 1}))
+    monkeypatch.setattr("wan_alpha.stages.stage2_dit.load_trained_dits", None)  # would be called to load
+    for is_dry in (False, True):
+        with pytest.raises(ConfigError, match="model.expert = high_noise: there is one DiT in .*, for all timesteps"):
+            train_dit(make_recipe("high_noise", **alone, dry_run=is_dry))
+
+
+def test_what_is_an_expert_is_said_by_folder_and_sizes(experts_folder, wan_folder):
+    high = str(experts_folder / "high_noise_model" / "diffusion_pytorch_model.safetensors")
+    alone = find_wan_files([high])
+    assert is_expert(find_wan_files(str(experts_folder)), str(experts_folder))
+    # The tiny one has not the sizes of any expert; the name of its maker's folder speaks for it, or against it.
+    assert not is_expert(alone, [high.replace("A14B", "mine")])
+    assert is_expert(alone, ["models/Wan2.2-T2V-A14B/high_noise_model/x.safetensors"])
+    assert not is_expert(alone, ["models/Wan2.1-T2V-14B/x.safetensors"])
 
 
 def test_both_of_a_model_of_one_is_refused(make_recipe, wan_folder):

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from wan_alpha.models.adapters import KINDS
+from wan_alpha.models.load import DEFAULT_BOUNDARY
+from wan_alpha.stages.expert_checks import check_boundary
 from wan_alpha.stages.experts import BOTH
 from wan_alpha.stages.low_memory import BYTES_OF_A_WEIGHT
 from wan_alpha.stages.placeholders import check_word, checkpoint_blocks
@@ -24,6 +26,9 @@ def plan_dit(recipe, target, assumptions):
         check_shards(recipe)
     dit, _ = planned_dit(recipe.model, assumptions)
     cache = PlannedCache(recipe, dit.in_dim, dit.text_embedding[0].in_features, assumptions)
+    if recipe.model.expert is not None:
+        boundary = recipe.model.boundary or DEFAULT_BOUNDARY
+        check_boundary(recipe, boundary, {shape[1:] for shape in cache.shapes})
     if recipe.textual_inversion.placeholder is not None and assumptions.is_first("placeholder"):
         tokenizer = planned_tokenizer(recipe.model.wan, assumptions)
         check_word(recipe.textual_inversion, cache.prompts, tokenizer)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from wan_alpha.errors import CheckpointError, ConfigError
+from wan_alpha.stages.expert_checks import check_is_expert, is_expert
 from wan_alpha.weights import rgba_vae as naming
 from wan_alpha.weights.registry import known_model, known_models
 from wan_alpha.weights.wan_layout import DITS, find_wan_files, model_of_id
@@ -58,12 +59,14 @@ def planned_dit(model, assumptions):
     except CheckpointError as error:
         known = _stand_in(model.dit or model.wan, assumptions, error)
         check_expert(model, known.num_experts == 2)
+        check_is_expert(model, known.num_experts == 2)
         if known.name == "tiny":
             files = find_wan_files(_tiny_folder())
         else:
             assumptions.say(f"{source} is not there: the DiT has the sizes of {known.name} in the registry")
             return shape_known_dit(known.dit), known.num_experts
     check_expert(model, bool(files.dit_low_noise))
+    check_is_expert(model, is_expert(files, source))
     chosen = files.dit_low_noise if model.expert == "low_noise" and files.dit_low_noise else files.dit
     return shape_dit(chosen), 2 if files.dit_low_noise else 1
 

@@ -25,6 +25,7 @@ from wan_alpha.stages.dit_exports import (
     weights_sha256,
 )
 from wan_alpha.stages.dry_run import foresee_dit
+from wan_alpha.stages.expert_checks import check_expert_of_files
 from wan_alpha.stages.experts import (
     BOTH,
     load_trained_dits,
@@ -252,6 +253,7 @@ def train_dit(recipe):
 def _train(recipe):
     cache, validation = open_data(recipe)
     check_fits_dit(cache, *dit_widths(recipe.model))
+    check_expert_of_files(recipe, cache)
     check_memory(recipe, plan_dit, dit_estimate(recipe, cache))
     compute = announce(choose_compute(recipe.training.device, recipe.training.precision, recipe.training.attention))
     # The loop moves the model to its device; loading on the CPU keeps it from being there twice.
