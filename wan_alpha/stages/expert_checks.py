@@ -10,7 +10,7 @@ from wan_alpha.stages.flow_objective import training_scheduler
 from wan_alpha.stages.timesteps import expert_ids, shift_for
 from wan_alpha.weights.adapters import EXPERTS
 from wan_alpha.weights.registry import known_models
-from wan_alpha.weights.wan_layout import find_wan_files, infer_dit_sizes, weight_shapes
+from wan_alpha.weights.wan_layout import DITS, find_wan_files, infer_dit_sizes, weight_shapes
 
 FEWEST_TIMESTEPS = 4  # as many as validation asks at
 
@@ -26,7 +26,7 @@ def check_expert_of_files(recipe, cache):
     if model.expert is None:
         return
     source = model.wan if model.dit is None else [str(model.dit)]
-    files = find_wan_files(source)
+    files = find_wan_files(source, parts=DITS)
     check_is_expert(model, is_expert(files, source))
     boundary = find_boundary(files) if model.boundary is None else model.boundary
     check_boundary(recipe, boundary, {item_shape(cache.folder, key) for key in cache.keys})
