@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 
 from wan_alpha.data.buckets import nearest_frames, nearest_sides
+from wan_alpha.models.devices import is_first_process
 from wan_alpha.stages.plans import Target
 from wan_alpha.stages.shard_limits import can_be_sharded
 from wan_alpha.training.config import dotted_fields
 from wan_alpha.training.foresight import show_gib
+from wan_alpha.training.progress import StepProgress
 
 _CHECKPOINTING = "training.gradient_checkpointing"
 _INEXACT = ("model.quantization", "training.optimizer")
@@ -82,13 +84,17 @@ def advise(recipe, target, bucket, make_plan):
     first = make_plan(*start)
     helping = []  # (change, plan with it alone)
     with_checkpointing = first.peak  # what saves beside it has to save more than it does
-    for change in _changes(recipe, target, bucket):
-        alone = _planned(change, start, make_plan)
-        if alone is None or alone.peak >= _LESS * (with_checkpointing if change.needs_checkpointing else first.peak):
-            continue
-        if change.is_checkpointing:
-            with_checkpointing = alone.peak
-        helping.append((change, alone))
+    changes = list(_changes(recipe, target, bucket))
+    with StepProgress("planning changes", len(changes), enabled=is_first_process(), unit="changes") as progress:
+        for number, change in enumerate(changes, 1):
+            alone = _planned(change, start, make_plan)
+            progress.update(number)
+            least = with_checkpointing if change.needs_checkpointing else first.peak
+            if alone is None or alone.peak >= _LESS * least:
+                continue
+            if change.is_checkpointing:
+                with_checkpointing = alone.peak
+            helping.append((change, alone))
     combined, peak = _together(helping, start, first, make_plan)
     if not combined and any(change.processes > 1 for change, _ in helping):
         # What FSDP2 cannot do may have been in its way.
