@@ -143,7 +143,7 @@ def test_prepare_and_doctor_find_the_same_whatever_the_number_of_processes(tmp_p
 
 
 def test_a_training_step_is_timed_both_ways():
-    sizes = ["--repeats", "1", "--size", "5", "16", "16", "--precision", "float32"]
+    sizes = ["--repeats", "1", "--size", "5", "16", "16", "--precision", "fp32"]
     vae = bench_training.parse(["--stage", "vae", "--width", "8", "--rank", "2", *sizes])
     ours, plain = (bench_training.measure(vae, is_ours) for is_ours in (True, False))
     assert ours.loss == pytest.approx(plain.loss, rel=1e-4) and min(ours.flops, plain.flops) > 0

@@ -1,5 +1,7 @@
 """A model named by its id: what each command downloads of it, and that a plan or a dry run downloads nothing."""
 
+from functools import partial
+
 import pytest
 from test_dry_run import given  # noqa: F401 (a fixture)
 
@@ -33,9 +35,9 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFSYNTH_MODEL_BASE_PATH", str(tmp_path / "models"))
     for name in ("download", "download_if_necessary"):
         monkeypatch.setattr(f"diffsynth.core.ModelConfig.{name}", lambda self: pytest.fail("asked for a download"))
-    for name in ("shape_known_dit", "shape_known_text_encoder"):
-        shape = getattr(load, name)
-        monkeypatch.setattr(load, name, lambda sizes, shape=shape: shape(sizes | {"num_layers": 1}))
+    for name, more in (("shape_known_dit", {"text_dim": 16}), ("shape_known_text_encoder", {})):  # of the tiny cache
+        shape = partial(lambda shape, more, sizes: shape(sizes | {"num_layers": 1}, **more), getattr(load, name), more)
+        monkeypatch.setattr(load, name, shape)
 
 
 def test_a_run_downloads_what_it_uses(asked, given, tmp_path, make_cache_recipe, cache_folder, reference_dir):  # noqa: F811
