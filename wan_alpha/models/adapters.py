@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from wan_alpha.errors import CheckpointError, ConfigError
+from wan_alpha.models.precision import in_autocasts_type
 from wan_alpha.weights.adapters import read_adapter, write_adapter
 
 DEFAULT_TARGETS = ("q", "k", "v", "o", "ffn.0", "ffn.2")
@@ -74,9 +75,8 @@ def cast_inputs_once(model):
 
 def _take_autocasts_type(layer, inputs):
     x, *others = inputs
-    has_autocast = torch.is_autocast_enabled(x.device.type)
-    layer.cast_input_dtype_enabled = not has_autocast
-    return (x.to(torch.get_autocast_dtype(x.device.type)), *others) if has_autocast else None
+    layer.cast_input_dtype_enabled = not torch.is_autocast_enabled(x.device.type)
+    return in_autocasts_type(x), *others
 
 
 def adapter_state_dict(dit):

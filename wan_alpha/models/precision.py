@@ -18,5 +18,11 @@ def choose_dtype(device, precision="auto"):
     return dtypes[precision]
 
 
+def in_autocasts_type(x):
+    """A tensor in the type that autocast computes in on its device; as it is where autocast is off."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def _has_fast_bfloat16(device):
     return device.type == "cuda" and (not torch.cuda.is_available() or torch.cuda.is_bf16_supported(False))

@@ -9,6 +9,7 @@ from torch import nn
 
 from wan_alpha.errors import ConfigError
 from wan_alpha.models.dora import squared_row_norms
+from wan_alpha.models.precision import in_autocasts_type
 
 # Weight-only: activations and gradients keep the precision of the run, which a gradient has to pass through.
 METHODS = {"fp8": "torchao_fp8_w8a16", "int8": "torchao_int8_w8a16", "nf4": "bitsandbytes_nf4"}
@@ -75,7 +76,4 @@ def make_config(name, targets):
 
 def _take_autocasts_type(layer, inputs):
     """Autocast knows nn.Linear's operation, not those of a quantised layer, whose output has its input's type."""
-    (x,) = inputs
-    if torch.is_autocast_enabled(x.device.type):
-        return (x.to(torch.get_autocast_dtype(x.device.type)),)
-    return None
+    return tuple(map(in_autocasts_type, inputs))
